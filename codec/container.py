@@ -251,7 +251,9 @@ def _deflate(content: bytes) -> bytes:
 
 
 def _inflate(tag: Tag, stream: bytes, length: int) -> bytes:
-    """Exactly `length` bytes (of at least 1); never holds more than that, whatever the stream expands to."""
+    """Exactly `length` bytes; never holds more than that, whatever the stream expands to."""
+    if length == 0:  # which zlib would take for "no limit"
+        raise FormatError(f"damaged {tag.name} section: it is empty")
     inflater = zlib.decompressobj(wbits=-15)
     try:
         content = inflater.decompress(stream, length)
@@ -281,7 +283,7 @@ def unpack_metadata(tag: Tag, section: bytes) -> bytes:
         raise FormatError(f"damaged {tag.name} section: bad length") from error
     if length > MAX_METADATA:
         raise LimitError(f"{tag.name} of {length} bytes: at most {MAX_METADATA} are read")
-    content = _inflate(tag, payload[cursor.position :], length) if length else b""
+    content = _inflate(tag, payload[cursor.position :], length)
     if _seal(payload, content)[-4:] != check:
         raise FormatError(f"damaged {tag.name} section: its check value does not match")
     return content

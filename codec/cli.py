@@ -1,0 +1,355 @@
+"""The command line: `compress`, `decompress`, and `codec` with everything. Words only; the work is done in api.py.
+
+stdout carries data, and what `inspect` was asked for; everything else goes to stderr. Exit 0: done, 1: a file failed,
+2: wrong usage, 130 and 143: interrupted or terminated, with nothing half-written left behind.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from . import __version__, api, imagefile
+from .errors import CodecError, ImageError
+
+SUFFIX = ".lic"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`codec COMMAND …`; `argv` without the program name. Returns the exit status, or raises SystemExit as argparse."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="codec", description="A learned image codec.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    run = None
+    for name, (summary, load) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == chosen:  # only this one is imported and spelled out: `codec --help` stays immediate
+            run = load(command)
+    args = parser.parse_args(argv)
+    return _guarded(run, args)
+
+
+def main_compress() -> int:
+    return main(["compress", *sys.argv[1:]])
+
+
+def main_decompress() -> int:
+    return main(["decompress", *sys.argv[1:]])
+
+
+def _guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Run a command so that SIGINT and SIGTERM unwind it: every `finally` on the way removes its temporary file."""
+
+    def unwind(number, frame):
+        raise SystemExit(128 + number)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
+    previous = [(number, signal.signal(number, unwind)) for number in numbers]
+    try:
+        return run(args)
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader has gone; without this the interpreter complains once more as it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        for number, handler in previous:
+            signal.signal(number, handler)
+
+
+# ── compress ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _load_compress(parser: argparse.ArgumentParser) -> Callable:
+    _add_files(parser, f"image file(s), then the output; with --output-dir all are inputs, each becomes NAME{SUFFIX}")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        "-q", "--quality", type=quality, metavar="0..100",
+        help="higher is better; fractions count; 100 is the best lossy point (default: 75)",
+    )
+    how.add_argument("-l", "--lossless", action="store_true", help="return every pixel exactly")
+    how.add_argument("--target-bytes", type=count, metavar="N", help="at most N bytes; 20k is 20 000, 1.5M 1 500 000")
+    how.add_argument("--target-bpp", type=positive, metavar="X", help="at most X bits per pixel")
+    how.add_argument("--target-psnr", type=positive, metavar="DB", help="at least DB decibels")
+    parser.add_argument(
+        "-e", "--effort", type=int, choices=range(1, 10), default=3, metavar="1..9",
+        help="higher is slower and smaller, for the encoder only (default: 3)",
+    )
+    parser.add_argument("--first-frame", action="store_true", help="of an animation, code the first frame")
+    parser.add_argument("--verify", action="store_true", help="decode before success is reported (default with -l)")
+    _add_execution(parser)
+    return lambda args: _each_file(parser, args, SUFFIX, _compress)
+
+
+def _compress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes, str]:
+    if imagefile.is_image_name(target):
+        raise FileExistsError(f"{target} exists and is an image by its name: remove it first, or take another name")
+    image = imagefile.read_image(source, first_frame=args.first_frame, max_pixels=args.max_pixels)
+    data = api.compress(
+        image,
+        api.DEFAULT_QUALITY if args.quality is None else args.quality,
+        lossless=args.lossless,
+        effort=args.effort,
+        target_bytes=args.target_bytes,
+        target_bpp=args.target_bpp,
+        target_psnr=args.target_psnr,
+        device=args.device,
+        threads=args.threads,
+        **_dropped_metadata(args),
+    )
+    if args.verify or args.lossless:
+        api.decompress(data, device=args.device, threads=args.threads, max_pixels=args.max_pixels)
+    info = api.inspect(data)
+    parts = f"  ({_parts(info)})" if args.verbose else ""
+    return data, f"{_grouped(info.bytes)} B  {info.bpp:.3f} bpp{parts}"
+
+
+def _dropped_metadata(args: argparse.Namespace) -> dict[str, bytes]:
+    return dict.fromkeys(("exif", "icc_profile", "xmp"), b"") if args.no_metadata else {}
+
+
+# ── decompress ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _load_decompress(parser: argparse.ArgumentParser) -> Callable:
+    _add_files(
+        parser,
+        "compressed file(s), then the output, whose suffix picks the image format (PNG for -); "
+        "with --output-dir all are inputs, each becomes NAME.png",
+    )
+    _add_execution(parser)
+    return lambda args: _each_file(parser, args, ".png", _decompress)
+
+
+def _decompress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes, str]:
+    format = imagefile.format_of(target)
+    data = imagefile.read_bytes(source)
+    image = api.decompress(data, device=args.device, threads=args.threads, max_pixels=args.max_pixels)
+    for key in _dropped_metadata(args):
+        image.info.pop(key, None)
+    return imagefile.image_bytes(image, format), f"{image.width}×{image.height} {image.mode}"
+
+
+# ── inspect, and the commands of other folders ────────────────────────────────────────────────────────────────────
+
+
+def _load_inspect(parser: argparse.ArgumentParser) -> Callable:
+    parser.add_argument("files", nargs="+", metavar="FILE", help="compressed file; - is stdin")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="-vv: traceback of an error")
+    return _inspect
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    def show(name: str) -> None:
+        info = api.inspect(imagefile.read_bytes(name))
+        if args.json:
+            print(json.dumps({"file": name, **dataclasses.asdict(info)}))
+            return
+        how = "lossless" if info.lossless else f"quality {info.quality:g}"
+        print(f"{name}: {info.width}×{info.height} {info.mode}, {how}, model {info.model}")
+        print(f"  {_grouped(info.bytes)} B  {info.bpp:.3f} bpp  ({_parts(info)})")
+
+    return int(any([not _reported(args, name, lambda: show(name)) for name in args.files]))
+
+
+def _parts(info: api.Info) -> str:
+    return ", ".join(f"{part} {_grouped(length)}" for part, length in info.sections.items())
+
+
+def _load_evaluate(parser: argparse.ArgumentParser) -> Callable:
+    from .evaluation.cli import add_arguments_evaluate, run_evaluate
+
+    add_arguments_evaluate(parser)
+    return run_evaluate
+
+
+def _load_plot(parser: argparse.ArgumentParser) -> Callable:
+    from .evaluation.cli import add_arguments_plot, run_plot
+
+    add_arguments_plot(parser)
+    return run_plot
+
+
+def _load_train(parser: argparse.ArgumentParser) -> Callable:
+    from .training.cli import add_arguments, run
+
+    add_arguments(parser)
+    return run
+
+
+COMMANDS = {  # name: (summary, function that adds the arguments to a parser and returns what runs them)
+    "compress": ("compress images", _load_compress),
+    "decompress": ("decompress to image files", _load_decompress),
+    "inspect": ("show what the header of compressed files says", _load_inspect),
+    "evaluate": ("measure codecs on a folder of images", _load_evaluate),
+    "plot": ("draw what evaluate measured", _load_plot),
+    "train": ("train a model", _load_train),
+}
+
+
+# ── many files: arguments, the loop, its words ────────────────────────────────────────────────────────────────────
+
+
+def _add_files(parser: argparse.ArgumentParser, summary: str) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help=summary + "; - is stdin or stdout")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("-o", "--output", metavar="OUT", help="the output, instead of the last FILE")
+    where.add_argument("--output-dir", metavar="DIR", help="the folder for the outputs, made if missing")
+    parser.add_argument("--no-overwrite", action="store_true", help="refuse to replace a file")
+
+
+def _add_execution(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-metadata", action="store_true", help="drop ICC profile, EXIF and XMP")
+    parser.add_argument("--max-pixels", type=count, metavar="N", help="refuse larger pictures (default: 2^28)")
+    parser.add_argument("-j", "--threads", type=thread_count, default=0, metavar="N", help="0, the default, is all")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: auto)")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="say more; -vv: traceback of an error")
+
+
+def _jobs(parser: argparse.ArgumentParser, args: argparse.Namespace, suffix: str) -> list[tuple[str, str]]:
+    """Pairs of input and output names; exits with status 2 if the arguments do not make such pairs."""
+    files = args.files
+    if args.output_dir is not None:
+        if "-" in files:
+            parser.error("- cannot go to --output-dir: it has no name; use -o")
+        return [(name, str(Path(args.output_dir, Path(name).stem + suffix))) for name in files]
+    if args.output is not None:
+        files = [*files, args.output]
+    if len(files) == 1:
+        parser.error("the output is missing: name it last, or with -o (- is stdout)")
+    if len(files) > 2:
+        parser.error(f"{len(files)} files are neither IN OUT nor IN -o OUT: give --output-dir for several inputs")
+    return [(files[0], files[1])]
+
+
+def _each_file(parser: argparse.ArgumentParser, args: argparse.Namespace, suffix: str, convert: Callable) -> int:
+    """Convert every input; a bad one is reported and the rest go on. Returns the exit status."""
+    jobs = _jobs(parser, args, suffix)
+    if folder := args.output_dir:
+        if not _reported(args, folder, lambda: Path(folder).mkdir(parents=True, exist_ok=True)):
+            return 1
+    progress = _Progress(len(jobs), shown=not args.quiet)
+    writers: dict[str, str] = {}
+
+    def do(source: str, target: str) -> None:
+        start = time.monotonic()
+        if (other := writers.setdefault(target, source)) != source:
+            raise ImageError(f"not coded: its output {target} would replace that of {other}")
+        if source != "-" and target != "-" and Path(target).exists() and Path(target).samefile(source):
+            raise FileExistsError("this file is both input and output")
+        imagefile.check_output(target, overwrite=not args.no_overwrite)
+        data, figures = convert(args, source, target)
+        imagefile.write_bytes(target, data, overwrite=not args.no_overwrite)
+        names = f"{_name(source, 'stdin')} → {_name(target, 'stdout')}"
+        progress.say(f"{names}  {figures}  {time.monotonic() - start:.1f} s")
+
+    failures = 0
+    for source, target in jobs:
+        with progress.step():
+            failures += not _reported(args, source, lambda: do(source, target), progress.clear)
+    return 1 if failures else 0
+
+
+def _reported(args: argparse.Namespace, name: str, action: Callable, before_report: Callable = lambda: None) -> bool:
+    """Whether `action` succeeded; if not, one line says why."""
+    try:
+        action()
+        return True
+    except CodecError as error:
+        reason = str(error)
+    except OSError as error:
+        # The system's own words; the file is named already unless it is another one than `name`.
+        elsewhere = f"{error.filename}: " if error.filename not in (None, name) else ""
+        reason = elsewhere + (error.strerror.lower() if error.strerror else str(error))
+    except MemoryError:
+        reason = "not enough memory"
+    except Exception as error:
+        reason = f"internal error, please report it with -vv: {type(error).__name__}: {error}"
+    before_report()
+    print(f"error: {_name(name, 'stdin')}: {' '.join(reason.split())}", file=sys.stderr)
+    if args.verbose >= 2:
+        traceback.print_exc()
+    return False
+
+
+class _Progress:
+    """Narration, and below it a bar when there are several files and stderr is a terminal."""
+
+    WIDTH = 30
+
+    def __init__(self, total: int, *, shown: bool):
+        self.total, self.done, self.shown = total, 0, shown
+        self.bar = shown and total > 1 and sys.stderr.isatty()
+
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        if self.bar:
+            filled = self.WIDTH * self.done // self.total
+            bar = "#" * filled + "-" * (self.WIDTH - filled)
+            print(f"\r[{bar}] {self.done}/{self.total}", end="", file=sys.stderr, flush=True)
+        try:
+            yield
+        finally:
+            self.clear()
+            self.done += 1
+
+    def clear(self) -> None:
+        if self.bar:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def say(self, line: str) -> None:
+        self.clear()
+        if self.shown:
+            print(line, file=sys.stderr)
+
+
+def _name(name: str, pipe: str) -> str:
+    return pipe if name == "-" else name
+
+
+def _grouped(count: int) -> str:
+    return f"{count:,}".replace(",", "\u2009")  # thin space
+
+
+# ── argument types: their errors are usage errors, and argparse says their names ──────────────────────────────────
+
+
+def quality(text: str) -> float:
+    if not 0 <= (value := float(text)) <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not within 0 to 100")
+    return value
+
+
+def positive(text: str) -> float:
+    if not 0 < (value := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def count(text: str) -> int:
+    factor = {"k": 1000, "M": 1000_000}.get(text[-1:], 1)
+    value = positive(text[:-1] if factor > 1 else text) * factor
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than one")
+    return int(value)
+
+
+def thread_count(text: str) -> int:
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value

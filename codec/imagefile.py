@@ -1,0 +1,162 @@
+"""Files by name: image files through Pillow, any bytes read whole and written whole or not at all. "-" is a pipe."""
+
+import contextlib
+import io
+import os
+import secrets
+import shutil
+import stat
+import sys
+from pathlib import Path
+
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+from .errors import CodecError, ImageError
+from .image import check_size
+
+# Beyond the defaults of Pillow, which would lose what the decoder has just restored.
+_SAVE_OPTIONS = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True, "exact": True},
+    "AVIF": {"quality": 95, "subsampling": "4:4:4"},
+}
+# TIFF has no EXIF block: these of its own tags describe the picture and not the layout of the file.
+_DESCRIPTIVE_TIFF_TAGS = (270, 271, 272, 305, 306, 315, 316, 33432)
+_EXIF_DIRECTORIES = (0x8769, 0x8825)  # camera, GPS
+_XMP_TIFF_TAG = 700
+
+
+def read_bytes(name: str) -> bytes:
+    return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+
+
+def read_image(name: str, *, first_frame: bool = False, max_pixels: int | None = None) -> Image.Image:
+    """The decoded picture, with ICC profile, EXIF and XMP in its `info`.
+
+    Of an animation or a document only the first frame, and only if `first_frame` says so. LimitError before anything
+    beyond `max_pixels` is decoded, ImageError for what Pillow cannot read, OSError as for any file.
+    """
+    data = read_bytes(name)
+    try:
+        with _pillow_limit_off():
+            image = Image.open(io.BytesIO(data))
+            check_size(*image.size, max_pixels)
+            # MPO is a JPEG with a preview or a gain map behind it; the picture is the first frame.
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+            if frames > 1 and not first_frame:
+                raise ImageError(f"{frames} frames: only the first can be coded, with --first-frame")
+            image.load()
+            if image.format == "TIFF":
+                image.info["exif"] = _exif_of_tiff(image)
+    except CodecError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError("not an image that Pillow can read") from error
+    except Exception as error:  # Pillow's decoders raise whatever the damage makes them stumble over
+        raise ImageError(f"the image cannot be decoded: {error}") from error
+    return image
+
+
+@contextlib.contextmanager
+def _pillow_limit_off():
+    """Our own limit, which counts pixels as Pillow's does, is checked instead: one limit, one message."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _exif_of_tiff(image: Image.Image) -> bytes:
+    source, kept = image.getexif(), Image.Exif()
+    for tag in _DESCRIPTIVE_TIFF_TAGS:
+        if tag in source:
+            kept[tag] = source[tag]
+    for directory in _EXIF_DIRECTORIES:
+        if entries := source.get_ifd(directory):
+            kept.get_ifd(directory).update(entries)
+    return kept.tobytes() if len(kept) or any(kept.get_ifd(directory) for directory in _EXIF_DIRECTORIES) else b""
+
+
+def format_of(name: str) -> str:
+    """Pillow's name of the format that a file name asks for by its suffix; PNG for a pipe."""
+    if name == "-":
+        return "PNG"
+    suffix = Path(name).suffix.lower()
+    extension_formats = Image.registered_extensions()  # loads Pillow's plugins
+    if extension_formats.get(suffix) not in Image.SAVE:
+        raise ImageError(f"no image format is known by the suffix {suffix!r}: try .png")
+    return extension_formats[suffix]
+
+
+def is_image_name(name: str) -> bool:
+    """Whether `name` exists and carries a suffix of an image format: hardly meant as the output of `compress`."""
+    return name != "-" and Path(name).exists() and Path(name).suffix.lower() in Image.registered_extensions()
+
+
+def image_bytes(image: Image.Image, format: str) -> bytes:
+    """An image file in memory, with the metadata of `info` as far as the format carries it."""
+    options = {key: image.info[key] for key in ("icc_profile", "exif", "xmp") if key in image.info}
+    options |= _SAVE_OPTIONS.get(format, {})
+    if format == "JPEG" and "exif" in options and not options["exif"].startswith(b"Exif\0\0"):
+        options["exif"] = b"Exif\0\0" + options["exif"]
+    if format == "PNG" and "xmp" in options:
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", options["xmp"].decode("utf-8", "replace"))
+    if format == "TIFF":
+        tags = Image.Exif()
+        tags.load(options.pop("exif", b""))
+        if "xmp" in options:
+            tags[_XMP_TIFF_TAG] = options.pop("xmp")
+        options["tiffinfo"] = tags
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, format, **options)
+    except Exception as error:
+        raise ImageError(f"cannot be written as {format}: {error}") from error
+    return buffer.getvalue()
+
+
+def check_output(name: str, *, overwrite: bool) -> None:
+    """OSError now rather than after the work if `name` cannot become a file."""
+    if name == "-":
+        if sys.stdout.isatty():
+            raise OSError("refusing to write binary data to a terminal")
+        return
+    path = Path(name)
+    if path.is_dir():
+        raise IsADirectoryError(f"{name} is a directory")
+    if not overwrite and path.exists():
+        raise FileExistsError(f"{name} exists and is not to be replaced")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{name} cannot be written: there is no directory {path.parent}")
+
+
+def write_bytes(name: str, data: bytes, *, overwrite: bool = True) -> None:
+    """All of `data` under `name`, or, whatever happens, what was there before.
+
+    The bytes go to a temporary file beside the target, which then takes its name; a link is followed to its target,
+    and what is not a regular file (a device, a named pipe) is written to directly.
+    """
+    check_output(name, overwrite=overwrite)
+    if name == "-":
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    path = Path(os.path.realpath(name))
+    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        path.write_bytes(data)
+        return
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(f"{name} cannot be written: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,82 @@
+"""The floors of the package: a module imports from lower floors and from its own folder only, and torch comes in late."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "codec"
+FLOORS = [  # each line may import from the lines above it
+    {"errors"},
+    {"image", "tiles", "metrics", "container", "entropy"},
+    {"networks"},
+    {"weights"},
+    {"walk"},
+    {"lossy", "lossless", "refine"},
+    {"rate_control"},
+    {"api"},
+    {"imagefile", "pillow_plugin"},
+    {"evaluation", "training"},
+    {"cli"},
+]
+FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+WITHOUT_TORCH = {"errors", "image", "tiles", "metrics", "container", "entropy", "api", "imagefile", "cli"}
+FACADE = ("__init__", "__main__")  # the package itself: api and errors; __main__: cli
+
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in PACKAGE.rglob("*.py")
+    if "__pycache__" not in path.parts
+}
+
+
+def imports(path: Path, *, everywhere: bool) -> set[tuple[str, ...]]:
+    """Absolute names of the imported modules, split at dots; `everywhere` includes those inside functions."""
+    here = ("codec", *path.relative_to(PACKAGE).with_suffix("").parts)
+    tree = ast.parse(path.read_text("utf-8"))
+    found = set()
+    for node in ast.walk(tree) if everywhere else _at_import_time(tree):
+        if isinstance(node, ast.Import):
+            found |= {tuple(alias.name.split(".")) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = here[: len(here) - node.level] if node.level else ()
+            base += tuple(node.module.split(".")) if node.module else ()
+            # `from . import x` names modules, `from .x import y` names things in one.
+            found |= {base + (alias.name,) for alias in node.names} if base in (("codec",), here[:-1]) else {base}
+    return found
+
+
+def _at_import_time(tree: ast.AST):
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            yield node
+            yield from _at_import_time(node)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_imports_lower_floors_and_its_own_folder_only(name):
+    top = name.split(".")[0]
+    if top in FACADE:
+        return
+    assert top in FLOOR, f"codec/{top} stands on no floor: add it to FLOORS"
+    for target in imports(MODULES[name], everywhere=True):
+        if target[0] != "codec" or len(target) == 1:
+            continue
+        other = target[1]
+        if other == top or other not in FLOOR:  # a name of the package itself, such as __version__
+            continue
+        assert FLOOR[other] < FLOOR[top], f"codec.{name} imports codec.{other}, which is not below it"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.split(".")[0] in WITHOUT_TORCH])
+def test_bytes_and_people_do_not_import_torch(name):
+    assert not {target for target in imports(MODULES[name], everywhere=True) if target[0] == "torch"}
+
+
+def test_the_package_itself_imports_only_the_facade_and_the_errors():
+    assert {target[1] for target in imports(MODULES["__init__"], everywhere=True)} <= {"api", "errors"}
+
+
+def test_no_module_is_a_drawer():
+    drawers = {"utils", "util", "common", "helpers", "types", "io", "misc", "codecs"}
+    assert not {name for name in MODULES if drawers & set(name.split("."))}
