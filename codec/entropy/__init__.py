@@ -1,0 +1,1 @@
+"""Entropy coding (floor 1): exact probability tables and the coders that use them."""

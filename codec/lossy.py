@@ -1,0 +1,216 @@
+"""The lossy method: pixels <-> the latents section of a file (floor 4).
+
+Encode: tiles padded -> analysis -> hyper-latents z -> exact scales -> walk (means, residual symbols) -> entropy
+coding, tile by tile. Decode is its mirror: all symbols of a tile are read before any floating-point network runs.
+
+Latents section: for each tile, in order, the length of its entropy-coded bytes and the CRC-32 of its symbols (both
+u32 little-endian); then the bytes of all tiles. docs/FORMAT.md says the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import weights
+from .entropy.coder import BitCounter, Coder, QueueReader, QueueWriter, code_grouped
+from .errors import FormatError, TruncatedError
+from .networks.exact import INPUT_MAX, OUTPUT_STEP
+from .networks.priors import SCALE_LEVELS
+from .tiles import HYPER_STRIDE, STRIDE, Tile, pad, padded_size, tiles
+from .walk import walk_latents
+
+QUALITY_MAX = 10_000  # quality in hundredths
+_TILE_ENTRY = struct.Struct("<II")
+SYMBOL_MAX = 1 << 18  # largest residual magnitude that is coded
+
+
+def encode(
+    pixels: np.ndarray, quality: int, *, effort: int = 3, device: str = "auto", threads: int = 0
+) -> tuple[bytes, bytes]:
+    """pixels: H×W×3 uint8; quality: 0..10000 -> (model id, latents section)."""
+    with _execution(device, threads) as place:
+        model = weights.load(weights.default_path(), place)
+        z, residuals = _infer(model, pixels, quality)
+    return model.model_id, _write(model, z, residuals, quality, pixels.shape[0], pixels.shape[1])
+
+
+def decode(
+    latents: bytes, *, width: int, height: int, quality: int, model_id: bytes, device: str = "auto", threads: int = 0
+) -> np.ndarray:
+    """Latents section -> H×W×3 uint8. Raises FormatError on damage, UnsupportedError on an unknown model."""
+    with _execution(device, threads) as place:
+        model = weights.load(weights.find(model_id), place)
+        z, residuals = _read(model, latents, quality, height, width)
+        return _reconstruct(model, z, residuals, quality)[:height, :width]
+
+
+def count_bits(pixels: np.ndarray, quality: int, *, device: str = "auto", threads: int = 0) -> float:
+    """Ideal code length in bits of what `encode` would write, without its headers."""
+    with _execution(device, threads) as place:
+        model = weights.load(weights.default_path(), place)
+        z, residuals = _infer(model, pixels, quality)
+    counter = BitCounter()
+    for tile in tiles(*pixels.shape[:2]):
+        _code_tile(counter, model, quality, tile, z, residuals)
+    return counter.bits
+
+
+@contextlib.contextmanager
+def _execution(device: str, threads: int) -> Iterator[str]:
+    """Thread count for the duration, no gradients; yields the device to run on."""
+    before = torch.get_num_threads()
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            yield "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
+    finally:
+        if threads:
+            torch.set_num_threads(before)
+
+
+def _position(model: weights.LossyModel, quality: int, device: torch.device) -> Tensor:
+    """Place of a quality on the model's trade-off grid."""
+    return torch.tensor([quality / QUALITY_MAX * (model.config.rate_points - 1)], dtype=torch.float32, device=device)
+
+
+def _infer(model: weights.LossyModel, pixels: np.ndarray, quality: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inference and quantisation: H×W×3 -> hyper-latents int32 [Cz, h/4, w/4] and residual symbols int32 [M, h, w]."""
+    network, device = model.network, model.device
+    x = torch.from_numpy(pad(pixels)).to(device).permute(2, 0, 1)[None].float() / 255
+    x = x.contiguous(memory_format=torch.channels_last)
+    t = _position(model, quality, device)
+    y = network.analyse(x, t)
+    if model.scales is None:
+        return np.zeros((0, 0, 0), np.int32), _symbols(y)
+    z = network.prior.infer(y).round().clamp(-INPUT_MAX, INPUT_MAX)
+    residuals = torch.zeros_like(y)
+
+    def quantise(mask: Tensor, mean: Tensor) -> Tensor:
+        rounded = (y - mean).round().clamp(-SYMBOL_MAX, SYMBOL_MAX)
+        residuals.copy_(torch.where(mask, rounded, residuals))
+        return rounded + mean
+
+    walk_latents(network.prior, network.prior.features(z, t), network.unit(t), quantise)
+    return _symbols(z), _symbols(residuals)
+
+
+def _reconstruct(model: weights.LossyModel, z: np.ndarray, residuals: np.ndarray, quality: int) -> np.ndarray:
+    """Symbols -> padded picture, uint8."""
+    network, device = model.network, model.device
+    t = _position(model, quality, device)
+    y = torch.from_numpy(residuals)[None].to(device, torch.float32)
+    if model.scales is not None:
+        symbols = y
+        features = network.prior.features(torch.from_numpy(z)[None].to(device, torch.float32), t)
+        y, _ = walk_latents(network.prior, features, network.unit(t), lambda mask, mean: symbols + mean)
+    x = network.synthesise(y, t)[0]
+    return (x * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+
+def _symbols(values: Tensor) -> np.ndarray:
+    return values[0].round().to(torch.int32).contiguous().cpu().numpy()
+
+
+def scale_levels(model: weights.LossyModel, quality: int, z: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """The table of each residual symbol: int64 [M, h, w]. Integers throughout: equal on every machine.
+
+    z: int32 [Cz, h/4, w/4]; shape: M, h, w.
+    """
+    points = model.config.rate_points - 1
+    low, fraction = divmod(quality * points, QUALITY_MAX)
+    offsets = model.scale_offset
+    above = offsets[min(low + 1, points)]
+    # Linear interpolation between rate points, rounded half up, in OUTPUT_STEP.
+    offset = (2 * (offsets[low] * (QUALITY_MAX - fraction) + above * fraction) + QUALITY_MAX) // (2 * QUALITY_MAX)
+    position = np.broadcast_to(offset[:, None, None], shape)
+    if model.scales is not None:
+        added = model.scales(torch.from_numpy(z)[None].to(model.device, torch.float32))[0]
+        position = position + added.cpu().numpy().astype(np.int64)
+    steps = round(1 / OUTPUT_STEP)
+    return np.clip((2 * position + steps) // (2 * steps), 0, SCALE_LEVELS - 1)
+
+
+def _code_tile(
+    coder: Coder,
+    model: weights.LossyModel,
+    quality: int,
+    tile: Tile,
+    z: np.ndarray | None,
+    residuals: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pass the symbols of one tile through a coder: hyper-latents channel by channel, then residuals by table.
+
+    z and residuals: those of the whole picture, or None for a reader. Returns those of the tile.
+    """
+    config = model.config
+    rows, columns = tile.slices(STRIDE)
+    shape = (config.latent_channels, rows.stop - rows.start, columns.stop - columns.start)
+    tile_z = np.zeros((0, 0, 0), np.int32)
+    if model.scales is not None:
+        hyper_rows, hyper_columns = tile.slices(HYPER_STRIDE)
+        hyper_shape = (config.hyper_latent_channels, hyper_rows.stop - hyper_rows.start, hyper_columns.stop - hyper_columns.start)
+        # Nearest rate point, halves up: the tables of p(z) are not interpolated.
+        point = (2 * quality * (config.rate_points - 1) + QUALITY_MAX) // (2 * QUALITY_MAX)
+        channel = np.repeat(np.arange(hyper_shape[0]), hyper_shape[1] * hyper_shape[2])
+        given = None if z is None else z[:, hyper_rows, hyper_columns].reshape(-1)
+        tile_z = code_grouped(coder, channel, model.hyper_tables[point], given).reshape(hyper_shape)
+        # A damaged stream may hold anything; what the scale network is proved for is bounded.
+        if np.abs(tile_z).max() > INPUT_MAX:
+            raise FormatError(f"hyper-latent {np.abs(tile_z).max()} is out of range: the file is damaged")
+    levels = scale_levels(model, quality, tile_z, shape)
+    given = None if residuals is None else residuals[:, rows, columns].reshape(-1)
+    return tile_z, code_grouped(coder, levels.reshape(-1), model.latent_tables, given).reshape(shape)
+
+
+def _check_value(z: np.ndarray, residuals: np.ndarray) -> int:
+    """CRC-32 of the symbols of a tile as little-endian int32, hyper-latents first."""
+    return zlib.crc32(residuals.astype("<i4").tobytes(), zlib.crc32(z.astype("<i4").tobytes()))
+
+
+def _write(
+    model: weights.LossyModel, z: np.ndarray, residuals: np.ndarray, quality: int, height: int, width: int
+) -> bytes:
+    table, streams = b"", []
+    for tile in tiles(height, width):
+        writer = QueueWriter()
+        tile_z, tile_residuals = _code_tile(writer, model, quality, tile, z, residuals)
+        streams.append(writer.data())
+        table += _TILE_ENTRY.pack(len(streams[-1]), _check_value(tile_z, tile_residuals))
+    return table + b"".join(streams)
+
+
+def _read(
+    model: weights.LossyModel, data: bytes, quality: int, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inverse of `_write`; every tile is checked."""
+    config = model.config
+    layout = tiles(height, width)
+    offset = len(layout) * _TILE_ENTRY.size
+    if len(data) < offset:
+        raise TruncatedError(f"latents section of {len(data)} bytes is too short for {len(layout)} tiles")
+    entries = list(_TILE_ENTRY.iter_unpack(data[:offset]))
+    if offset + sum(length for length, _ in entries) != len(data):
+        raise FormatError(f"latents section of {len(data)} bytes does not match the lengths of its tiles")
+    padded_height, padded_width = padded_size(height, width)
+    residuals = np.empty((config.latent_channels, padded_height // STRIDE, padded_width // STRIDE), np.int32)
+    hyper = config.hyper_latent_channels if model.scales is not None else 0
+    z = np.empty((hyper, padded_height // HYPER_STRIDE, padded_width // HYPER_STRIDE), np.int32)
+    for tile, (length, check) in zip(layout, entries, strict=True):
+        tile_z, tile_residuals = _code_tile(QueueReader(data[offset : offset + length]), model, quality, tile, None, None)
+        offset += length
+        if _check_value(tile_z, tile_residuals) != check:
+            raise FormatError("the decoded symbols do not match their check value: the file is damaged")
+        rows, columns = tile.slices(STRIDE)
+        residuals[:, rows, columns] = tile_residuals
+        if hyper:
+            rows, columns = tile.slices(HYPER_STRIDE)
+            z[:, rows, columns] = tile_z
+    return z, residuals

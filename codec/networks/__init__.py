@@ -1,0 +1,1 @@
+"""Networks (floor 2): configurations, blocks, transforms, priors, exact evaluation."""

@@ -1,0 +1,65 @@
+"""What a network is made of. A configuration travels in every checkpoint and model file."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LossyConfig:
+    """Shape of a lossy model: transforms, prior and the range of its one continuous quality scale.
+
+    Widths are channels, resolutions are relative to the picture. `analysis_blocks` and
+    `synthesis_blocks` count blocks at 1/4, 1/8 and 1/16.
+    """
+
+    name: str
+    transform: str = "residual"  # "residual" (blocks around a linear transform) or "convolutional" (textbook)
+    prior: str = "hyperprior"  # "hyperprior" (with context on the mean) or "factorised"
+    widths: tuple[int, int, int] = (96, 192, 320)
+    analysis_blocks: tuple[int, int, int] = (1, 3, 1)
+    synthesis_blocks: tuple[int, int, int] = (2, 4, 1)
+    latent_channels: int = 384  # y, at 1/16
+    hyper_latent_channels: int = 128  # z, at 1/64
+    hyper_width: int = 192
+    context_steps: int = 4  # decoding steps of the mean: 1, 2 or 4
+    # Trade-off grid: lambda weighs MSE in units of 8-bit levels squared against bits a pixel.
+    rate_points: int = 9
+    lambda_min: float = 0.001
+    lambda_max: float = 0.6
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> LossyConfig:
+        """Inverse of `to_dict`; JSON lists become tuples. Raises TypeError on unknown fields."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+CONFIGS = {
+    config.name: config
+    for config in (
+        LossyConfig("base"),
+        LossyConfig(
+            "tiny",
+            widths=(16, 24, 32),
+            analysis_blocks=(1, 1, 0),
+            synthesis_blocks=(1, 1, 0),
+            latent_channels=48,
+            hyper_latent_channels=8,
+            hyper_width=24,
+            rate_points=3,
+        ),
+        # The textbook VAE of the literature (Ballé, Laparra and Simoncelli 2017): the baseline of every plot.
+        LossyConfig(
+            "textbook",
+            transform="convolutional",
+            prior="factorised",
+            widths=(64, 64, 64),
+            latent_channels=192,
+            context_steps=1,
+        ),
+    )
+}

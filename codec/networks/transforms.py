@@ -1,0 +1,118 @@
+"""Analysis and synthesis: pixels <-> latents.
+
+Both are a linear transform (started as the PCA of 16×16 patches) plus a network that corrects it.
+The linear path and everything next to the latents runs in float32; the network may run in bfloat16,
+because what it adds is small: this keeps the full precision that high rates need.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import LossyConfig
+from .layers import Down, RateTable, Up, activation, blocks, pointwise
+
+STRIDE = 16  # pixels a latent position
+PATCH = 3 * STRIDE**2
+
+
+class Analysis(nn.Module):
+    """x: B×3×H×W in [0, 1], H and W multiples of 16 -> latents y: B×M×H/16×W/16 in pixel units."""
+
+    def __init__(self, config: LossyConfig):
+        super().__init__()
+        w4, w8, w16 = config.widths
+        n4, n8, n16 = config.analysis_blocks
+        self.linear = nn.Parameter(torch.randn(config.latent_channels, PATCH) * PATCH**-0.5)
+        self.to_quarter = Down(3, w4, 4)
+        self.quarter = blocks(w4, n4)
+        self.to_eighth = Down(w4, w8)
+        self.eighth = blocks(w8, n8)
+        self.rate_scale = RateTable(config.rate_points, w8)
+        self.to_sixteenth = Down(w8, w16)
+        self.sixteenth = blocks(w16, n16)
+        self.head = pointwise(w16, config.latent_channels, scale=0.01)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        x = x - 0.5
+        with torch.autocast(x.device.type, enabled=False):
+            y = F.conv2d(F.pixel_unshuffle(x, STRIDE), self.linear[:, :, None, None])
+        h = self.quarter(self.to_quarter(4 * x))
+        h = self.eighth(self.to_eighth(h))
+        h = self.sixteenth(self.to_sixteenth(h * self.rate_scale(t).exp().to(h.dtype)))
+        return y + self.head(h).float()
+
+
+class Synthesis(nn.Module):
+    """Latents y: B×M×h×w in pixel units -> x: B×3×16h×16w, nominally in [0, 1], not clipped."""
+
+    def __init__(self, config: LossyConfig):
+        super().__init__()
+        w4, w8, w16 = config.widths
+        n4, n8, n16 = config.synthesis_blocks
+        self.linear = nn.Parameter(torch.randn(PATCH, config.latent_channels) * PATCH**-0.5)
+        # Latents differ in scale by a factor of hundreds; the network sees them divided by their deviation.
+        self.register_buffer("deviation", torch.ones(config.latent_channels))
+        self.stem = pointwise(config.latent_channels, w16)
+        self.sixteenth = blocks(w16, n16)
+        self.to_eighth = Up(w16, w8)
+        self.rate_scale = RateTable(config.rate_points, w8)
+        self.eighth = blocks(w8, n8)
+        self.to_quarter = Up(w8, w4)
+        self.quarter = blocks(w4, n4)
+        self.head = Up(w4, 3, 4, scale=0.01)
+
+    def forward(self, y: Tensor, t: Tensor) -> Tensor:
+        with torch.autocast(y.device.type, enabled=False):
+            x = F.pixel_shuffle(F.conv2d(y, self.linear[:, :, None, None]), STRIDE)
+        h = self.sixteenth(self.stem(y / self.deviation[:, None, None]))
+        h = self.to_eighth(h)
+        h = self.eighth(h * self.rate_scale(t).exp().to(h.dtype))
+        h = self.quarter(self.to_quarter(h))
+        return x + 0.5 + self.head(h).float()
+
+
+class ConvolutionalAnalysis(nn.Module):
+    """The textbook encoder: four strided 5×5 convolutions. Shapes as `Analysis`."""
+
+    def __init__(self, config: LossyConfig):
+        super().__init__()
+        w1, w2, w3 = config.widths
+        sizes = (3, w1, w2, w3, config.latent_channels)
+        self.layers = nn.ModuleList(
+            nn.Conv2d(a, b, 5, stride=2, padding=2) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+        )
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        h = 4 * (x - 0.5)
+        for layer in self.layers[:-1]:
+            h = activation(layer(h))
+        return self.layers[-1](h).float()
+
+
+class ConvolutionalSynthesis(nn.Module):
+    """The textbook decoder: four strided 5×5 transposed convolutions. Shapes as `Synthesis`."""
+
+    def __init__(self, config: LossyConfig):
+        super().__init__()
+        w1, w2, w3 = config.widths
+        sizes = (config.latent_channels, w3, w2, w1, 3)
+        self.layers = nn.ModuleList(
+            nn.ConvTranspose2d(a, b, 5, stride=2, padding=2, output_padding=1)
+            for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+        )
+
+    def forward(self, y: Tensor, t: Tensor) -> Tensor:
+        h = y
+        for layer in self.layers[:-1]:
+            h = activation(layer(h))
+        return self.layers[-1](h).float() / 4 + 0.5
+
+
+def transforms(config: LossyConfig) -> tuple[nn.Module, nn.Module]:
+    """The (analysis, synthesis) pair of a configuration."""
+    if config.transform == "residual":
+        return Analysis(config), Synthesis(config)
+    return ConvolutionalAnalysis(config), ConvolutionalSynthesis(config)

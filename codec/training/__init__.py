@@ -1,0 +1,1 @@
+"""Training (floor 6): data, objective, loop, export."""

@@ -1,0 +1,79 @@
+"""`codec train`: no torch at import, so that `codec train --help` is immediate."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", required=True, metavar="DIR", help="folder of training images, searched recursively")
+    parser.add_argument("--out", required=True, metavar="DIR", help="checkpoints, logs and the exported model go here")
+    parser.add_argument("--config", default="base", help="shape of the model: base, tiny or textbook (default: base)")
+    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
+    parser.add_argument("--init", metavar="FILE", help="start from the averaged weights of another checkpoint")
+    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--warmup", type=int, default=300, help="steps until the full learning rate")
+    parser.add_argument("--decay", type=int, default=5_000, help="last steps, learning rate to zero; 0: stay stable")
+    parser.add_argument("--batch", type=int, default=8, help="crops a step and process (default: 8)")
+    parser.add_argument("--crop", type=int, default=128, help="pixels, a multiple of 64 (default: 128)")
+    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: 0.001)")
+    parser.add_argument("--clip", type=float, default=20.0, help="largest gradient norm (default: 20)")
+    parser.add_argument("--ema", type=float, default=0.998, help="decay of the moving average (default: 0.998)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--phase",
+        choices=("all", "scales"),
+        default="all",
+        help="scales: fit the exact scale network alone, with its quantisation in the loop (needs --init)",
+    )
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--checkpoint-minutes", type=float, default=5.0)
+    parser.add_argument("--log-every", type=int, default=50, metavar="STEPS")
+    parser.add_argument("--validate-every", type=int, default=2_000, metavar="STEPS")
+    parser.add_argument("--limit", type=int, metavar="N", help="read at most N images")
+    parser.add_argument("-j", "--threads", type=int, default=0, help="0: all cores")
+    parser.add_argument(
+        "--export", metavar="FILE", help="when done, write a model file (after --phase scales, or a factorised model)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; returns the exit status. Errors of input become one line on stderr."""
+    import torch
+
+    from ..networks.config import CONFIGS
+    from .loop import Trainer, TrainingConfig
+
+    if args.config not in CONFIGS:
+        print(f"error: unknown configuration {args.config!r}: choose one of {', '.join(CONFIGS)}", file=sys.stderr)
+        return 2
+    if args.crop % 64 or args.crop < 64:
+        print(f"error: --crop must be a multiple of 64, not {args.crop}", file=sys.stderr)
+        return 2
+    if args.phase == "scales" and not (args.init or args.resume):
+        print("error: --phase scales needs --init", file=sys.stderr)
+        return 2
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    fields = {name: getattr(args, name) for name in TrainingConfig.__dataclass_fields__ if hasattr(args, name)}
+    config = TrainingConfig(**fields)
+    try:
+        trainer = Trainer(CONFIGS[args.config], config, resume=args.resume)
+        if trainer.rank == 0:
+            parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
+            print(json.dumps({"model": trainer.model.config.to_dict(), "training": fields}))
+            print(
+                f"{parameters / 1e6:.2f} M parameters, {len(trainer.data.train)} images,"
+                f" {trainer.data.skipped} skipped, {'bfloat16' if trainer.bfloat16 else 'float32'} on {trainer.device}"
+            )
+        trainer.run()
+        if args.export and trainer.rank == 0:
+            from .export import export
+
+            export(trainer, args.export)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,292 @@
+"""The training loop: schedule, moving average, checkpoints, log.
+
+Every random draw of a step depends on (seed, rank, step) alone, so that a resumed run continues as if it had
+never stopped. Several processes (torchrun) average gradients with DistributedDataParallel; rank 0 writes.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ..networks.config import LossyConfig
+from ..networks.model import LossyVAE
+from .data import ImageFolder
+from .objective import rate_distortion, scale_rate
+
+CHECKPOINT = "checkpoint.pt"
+PATCHES_FOR_PCA = 40_000
+VALIDATION_POINTS = 5
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train; printed, and saved in every checkpoint."""
+
+    data: str
+    out: str
+    steps: int = 20_000
+    warmup: int = 300
+    decay: int = 5_000  # last steps, learning rate to zero; 0 leaves the weights stable, to be continued
+    batch: int = 8  # crops a step and process
+    crop: int = 128
+    lr: float = 1e-3
+    clip: float = 20.0
+    ema: float = 0.998
+    seed: int = 0
+    phase: str = "all"  # "all", or "scales": the exact scale network alone, quantisation in the loop
+    init: str | None = None
+    precision: str = "auto"  # "auto", "float32" or "bfloat16"
+    checkpoint_minutes: float = 5.0
+    log_every: int = 50
+    validate_every: int = 2_000
+    limit: int | None = None  # images to load at most
+
+
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """Warm-up–stable–decay, as a factor of the peak; the decay is linear to zero."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup))
+    return warm if config.decay == 0 else warm * min(1.0, (config.steps - step) / config.decay)
+
+
+def optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW over the parameters that are to be trained; each group keeps its peak learning rate as `peak`."""
+    tables, others = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (tables if name.endswith(".table") else others).append(parameter)
+    # Few pictures of a batch touch a row of a table, and p(z) must keep up with z: a faster rate.
+    groups = [{"params": others, "lr": config.lr, "peak": config.lr}, {"params": tables, "lr": 3 * config.lr, "peak": 3 * config.lr}]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+
+
+class Objective(nn.Module):
+    """The loss as a module, which is what DistributedDataParallel wraps."""
+
+    def __init__(self, model: LossyVAE, phase: str):
+        super().__init__()
+        self.model, self.phase = model, phase
+
+    def forward(self, x: Tensor, t: Tensor) -> dict[str, Tensor]:
+        return scale_rate(self.model, x, t) if self.phase == "scales" else rate_distortion(self.model, x, t)
+
+
+def use_bfloat16(precision: str, device: torch.device) -> bool:
+    """bfloat16 where the hardware multiplies it fast, unless told otherwise."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cpu":
+        probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+        return bool(probe and probe())
+    return True
+
+
+def load_checkpoint(path: str | Path) -> dict:
+    """A dictionary with `model_config`, `model`, `ema` and, in full checkpoints, the training state."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def save_atomically(state: dict, path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+class Trainer:
+    """One run: built from configurations, `run()` trains to the last step."""
+
+    def __init__(self, model_config: LossyConfig, config: TrainingConfig, *, resume: bool = False):
+        self.config = config
+        self.rank = int(os.environ.get("RANK", 0))
+        self.world = int(os.environ.get("WORLD_SIZE", 1))
+        self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+        if self.world > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        self.out = Path(config.out)
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.data = ImageFolder(config.data, minimum=config.crop, device=self.device, limit=config.limit)
+        self.validation = self.data.validation(min(256, config.crop * 2, self._largest_validation()))
+
+        torch.manual_seed(config.seed)
+        self.model = LossyVAE(model_config)
+        self.step = self.skipped = 0
+        self.seconds = 0.0
+        state = load_checkpoint(self.out / CHECKPOINT) if resume else None
+        if state is None:
+            if config.init:
+                self.model.load_state_dict(load_checkpoint(config.init)["ema"])
+            else:
+                self.model.start_from_pca(self._patches())
+        else:
+            if LossyConfig.from_dict(state["model_config"]) != model_config:
+                raise ValueError(f"{self.out / CHECKPOINT} holds a {state['model_config']['name']} model of another shape")
+            self.model.load_state_dict(state["model"])
+        self.model.to(self.device, memory_format=torch.channels_last)
+        if config.phase == "scales":
+            self._prepare_scales(calibrate=state is None)
+        self.ema = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.optimiser = optimiser(self.model, config)
+        if state is not None:
+            self.ema = {name: value.to(self.device) for name, value in state["ema"].items()}
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]
+        self.bfloat16 = use_bfloat16(config.precision, self.device)
+        objective = Objective(self.model, config.phase)
+        if self.world > 1:
+            devices = [self.device] if self.device.type == "cuda" else None
+            objective = nn.parallel.DistributedDataParallel(objective, device_ids=devices)
+        self.objective = objective
+        # What trained this model, for the model file: earlier runs (of --init) first.
+        earlier = load_checkpoint(config.init).get("history", []) if config.init and state is None else (state or {}).get("history", [])
+        self.history = [entry for entry in earlier if entry.get("out") != config.out]
+
+    def _largest_validation(self) -> int:
+        smallest = min(min(image.shape[1:]) for image in (self.data.held_back or self.data.train))
+        return max(64, smallest // 64 * 64)
+
+    def _patches(self) -> Tensor:
+        rng = np.random.default_rng(self.config.seed)
+        size = self.config.crop // 16 * 16
+        crops = self.data.crops(max(8, PATCHES_FOR_PCA * 256 // size**2), size, rng).cpu()
+        return crops.unfold(2, 16, 16).unfold(3, 16, 16).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, 16, 16)
+
+    def _prepare_scales(self, calibrate: bool) -> None:
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(False)
+        prior = self.model.prior
+        for parameter in (*prior.scale_network.parameters(), *prior.scale_offset.parameters()):
+            parameter.requires_grad_(True)
+        if calibrate:
+            x, t = self._batch(0, count=32)
+            with torch.no_grad():
+                prior.scale_network.calibrate(prior.infer(self.model.analyse(x, t)).round())
+
+    def _batch(self, step: int, count: int | None = None) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng((self.config.seed, self.rank, step))
+        count = count or self.config.batch
+        x = self.data.crops(count, self.config.crop, rng).to(memory_format=torch.channels_last)
+        # Stratified over the grid: every batch holds low and high rates.
+        t = (np.arange(count) + rng.random(count)) / count * (self.model.config.rate_points - 1)
+        return x, torch.from_numpy(rng.permutation(t).astype(np.float32)).to(self.device)
+
+    def run(self) -> None:
+        config = self.config
+        started, last_save, window = time.monotonic() - self.seconds, time.monotonic(), []
+        while self.step < config.steps:
+            window.append(self._train_step())
+            self.step += 1
+            self.seconds = time.monotonic() - started
+            if self.rank:
+                continue
+            if self.step % config.log_every == 0 or self.step == config.steps:
+                self._log(window)
+                window = []
+            if self.step % config.validate_every == 0 or self.step == config.steps:
+                self._validate()
+            if time.monotonic() - last_save > 60 * config.checkpoint_minutes or self.step == config.steps:
+                self.save()
+                last_save = time.monotonic()
+
+    def _train_step(self) -> dict[str, float]:
+        config = self.config
+        factor = learning_rate(self.step, config)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["peak"] * factor
+        x, t = self._batch(self.step)
+        torch.manual_seed(hash((config.seed, self.rank, self.step)) % 2**63)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            outcome = self.objective(x, t)
+        loss = outcome["loss"].mean()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        if math.isfinite(float(norm)):  # equal on all ranks: gradients are averaged before
+            self.optimiser.step()
+            decay = min(config.ema, (1 + self.step) / (10 + self.step))
+            with torch.no_grad():
+                for name, value in self.model.state_dict().items():
+                    self.ema[name].lerp_(value, 1 - decay)
+        else:
+            self.skipped += 1
+        self.model.zero_grad(set_to_none=True)
+        return {"norm": float(norm), **{key: float(value.detach().mean()) for key, value in outcome.items()}}
+
+    def _log(self, window: list[dict[str, float]]) -> None:
+        row = {key: sum(entry[key] for entry in window) / len(window) for key in window[0]}
+        rate = self.step / max(self.seconds, 1e-9)
+        left = (self.config.steps - self.step) / max(rate, 1e-9)
+        quality = f"  psnr {10 * math.log10(255**2 / max(row['mse'], 1e-9)):.2f}" if "mse" in row else ""
+        print(
+            f"step {self.step}/{self.config.steps}  loss {row['loss']:.4f}  bpp {row['bpp']:.4f}{quality}"
+            f"  norm {row['norm']:.2f}  {rate * self.config.batch * self.world:.1f} images/s  {left / 60:.0f} min left"
+            + (f"  {self.skipped} skipped" if self.skipped else ""),
+            flush=True,
+        )
+        self._write("log.csv", {"step": self.step, "seconds": round(self.seconds, 1), "skipped": self.skipped, **row})
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        """Rate–distortion of the averaged weights on held-back pictures, symbols rounded."""
+        current = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.ema)
+        row: dict[str, float] = {"step": self.step, "seconds": round(self.seconds, 1)}
+        total = 0.0
+        for point in range(VALIDATION_POINTS):
+            position = (0.5 + point) / VALIDATION_POINTS * (self.model.config.rate_points - 1)
+            outcomes = []
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                for x in self.validation.split(4):
+                    t = torch.full((len(x),), position, device=self.device)
+                    outcomes.append(rate_distortion(self.model, x.to(memory_format=torch.channels_last), t, noisy=False))
+            bpp = torch.cat([o["bpp"] for o in outcomes])
+            mse = torch.cat([o["mse"] for o in outcomes])
+            row[f"bpp_{point}"] = float(bpp.mean())
+            row[f"hyper_bpp_{point}"] = float(torch.cat([o["hyper_bpp"] for o in outcomes]).mean())
+            row[f"psnr_{point}"] = float((10 * torch.log10(255**2 / mse)).mean())
+            total += math.log(float((bpp + self.model.trade_off(position) * mse).mean()))
+        self.model.load_state_dict(current)
+        row["cost"] = math.exp(total / VALIDATION_POINTS)  # geometric mean of R + λD over the rates
+        points = "  ".join(f"{row[f'bpp_{p}']:.3f}/{row[f'psnr_{p}']:.2f}" for p in range(VALIDATION_POINTS))
+        print(f"validation at step {self.step}: cost {row['cost']:.4f}  bpp/psnr {points}", flush=True)
+        self._write("validation.csv", row)
+
+    def _write(self, name: str, row: dict) -> None:
+        path = self.out / name
+        new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, row.keys())
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def history_now(self) -> list[dict]:
+        """Every run that made these weights, this one last."""
+        done = {"steps_done": self.step, "minutes": round(self.seconds / 60, 1), "processes": self.world}
+        return [*self.history, {**dataclasses.asdict(self.config), **done}]
+
+    def save(self) -> None:
+        history = self.history_now()
+        save_atomically(
+            {
+                "model_config": self.model.config.to_dict(),
+                "model": self.model.state_dict(),
+                "ema": self.ema,
+                "optimiser": self.optimiser.state_dict(),
+                "step": self.step,
+                "skipped": self.skipped,
+                "seconds": self.seconds,
+                "history": history,
+            },
+            self.out / CHECKPOINT,
+        )
+        (self.out / "config.json").write_text(json.dumps({"model": self.model.config.to_dict(), "training": history[-1]}, indent=1))

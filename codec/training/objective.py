@@ -1,0 +1,72 @@
+"""The objective: the β-ELBO of the lossy model, as a pure function.
+
+With a Gaussian p(x|z) of variance β/2 the negative β-ELBO is, up to a constant, R + λ·D with λ = 1/β:
+rate in bits a pixel, distortion as mean squared error in 8-bit levels. Additive uniform noise stands for
+quantisation in the rate; reconstruction and context see rounded latents with straight-through gradients.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..networks.exact import round_through
+from ..networks.model import LossyVAE
+from ..networks.priors import FactorisedPrior, gaussian_bits
+from ..walk import walk_latents
+
+# The objective of a picture grows about like λ^0.45; weighting by λ^-0.35 keeps every rate heard.
+WEIGHT_EXPONENT = -0.35
+
+
+def uniform_noise(x: Tensor) -> Tensor:
+    return torch.rand_like(x) - 0.5
+
+
+def rate_distortion(model: LossyVAE, x: Tensor, t: Tensor, *, noisy: bool = True) -> dict[str, Tensor]:
+    """R and D of pictures x: B×3×H×W in [0, 1] at grid positions t: B.
+
+    Returns per-picture tensors of B values: `loss` (weighted R + λD), `bpp`, `hyper_bpp`, `mse` (8-bit levels²).
+    With `noisy=False` the rate is that of the rounded symbols: the training estimate of the real file.
+    """
+    prior = model.prior
+    pixels = x.shape[2] * x.shape[3]
+    y = model.analyse(x, t)
+    if isinstance(prior, FactorisedPrior):
+        y_hat, means = round_through(y), torch.zeros_like(y)
+        index = prior.scale_index(y.shape, t)
+        hyper_bits = torch.zeros(len(x), device=x.device)
+    else:
+        z = prior.infer(y)
+        z_hat = round_through(z)
+        hyper_bits = prior.z_bits(z + uniform_noise(z) if noisy else z_hat, t).sum((1, 2, 3))
+        index = prior.scale_index(z_hat, t)
+        y_hat, means = walk_latents(
+            prior, prior.features(z_hat, t), model.unit(t), lambda mask, mean: round_through(y - mean) + mean
+        )
+    residual = y - means + uniform_noise(y) if noisy else y_hat - means
+    bits = gaussian_bits(residual, index).sum((1, 2, 3)) + hyper_bits
+    reconstruction = model.synthesise(y_hat, t)
+    mse = 255**2 * (reconstruction - x).square().mean((1, 2, 3))
+    trade_off = torch.tensor([model.trade_off(value) for value in t.tolist()], device=x.device)
+    bpp = bits / pixels
+    loss = (bpp + trade_off * mse) * trade_off**WEIGHT_EXPONENT
+    return {"loss": loss, "bpp": bpp, "hyper_bpp": hyper_bits / pixels, "mse": mse}
+
+
+def scale_rate(model: LossyVAE, x: Tensor, t: Tensor) -> dict[str, Tensor]:
+    """R alone, with everything that z and the means depend on fixed: what fitting the scale network needs.
+
+    Returns per-picture `loss` (R, weighted as in `rate_distortion`) and `bpp`.
+    """
+    prior = model.prior
+    with torch.no_grad():
+        y = model.analyse(x, t)
+        z_hat = prior.infer(y).round()
+        y_hat, means = walk_latents(
+            prior, prior.features(z_hat, t), model.unit(t), lambda mask, mean: (y - mean).round() + mean
+        )
+    bits = gaussian_bits(y_hat - means, prior.scale_index(z_hat, t)).sum((1, 2, 3))
+    bpp = bits / (x.shape[2] * x.shape[3])
+    weight = torch.tensor([model.trade_off(value) ** WEIGHT_EXPONENT for value in t.tolist()], device=x.device)
+    return {"loss": bpp * weight, "bpp": bpp}

@@ -1,0 +1,178 @@
+"""Model files: safetensors with a configuration, found by hash (floor 2).
+
+A model file holds float16 and float32 network weights (`net.*`), the integer scale network (`scale.*`) and integer
+probability tables (`table.*`); its metadata hold the configuration and how it was trained, both as JSON.
+A compressed file names its model by the first four bytes of the SHA-256 of the model file.
+
+Models are looked for among the packaged ones and, before them, in the folder that the environment variable
+CODEC_MODELS names (every *.safetensors in it), where names and hashes are looked up first.
+The model that compresses is `base`, or the one that CODEC_MODEL names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from .entropy.distributions import Table
+from .errors import FormatError, UnsupportedError
+from .networks.config import LossyConfig
+from .networks.exact import IntegerNetwork
+from .networks.model import LossyVAE
+
+PACKAGED = Path(__file__).parent / "weights"
+DEFAULT_MODEL = "base"
+LAYOUT = "lic-lossy-1"
+MODEL_ID_BYTES = 4
+
+
+@dataclass(frozen=True)
+class LossyModel:
+    """A model ready to run. `network` computes in floating point, `scales` and the tables in integers."""
+
+    model_id: bytes
+    config: LossyConfig
+    device: str
+    training: dict
+    network: LossyVAE
+    scales: IntegerNetwork | None  # None: factorised prior, scales depend on the rate point alone
+    scale_offset: np.ndarray  # int64 [rate points, M], in OUTPUT_STEP of the ladder of scales
+    latent_tables: list[Table]  # one a scale level
+    hyper_tables: list[list[Table]]  # [rate point][channel of z]
+
+
+def _candidates() -> list[Path]:
+    extra = os.environ.get("CODEC_MODELS")
+    folders = ([Path(extra)] if extra else []) + [PACKAGED]
+    files = [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]
+    return [path for path in files if not path.name.endswith(".stable.safetensors")]
+
+
+def default_path() -> Path:
+    """The model that compresses. Raises UnsupportedError if it is not there."""
+    name = os.environ.get("CODEC_MODEL", DEFAULT_MODEL)
+    for path in _candidates():
+        if path.stem == name:
+            return path
+    raise UnsupportedError(f"no model named {name!r} is installed")
+
+
+def find(model_id: bytes) -> Path:
+    """The file whose hash begins with `model_id`. Raises UnsupportedError if none is installed."""
+    for path in _candidates():
+        if digest(path)[:MODEL_ID_BYTES] == model_id:
+            return path
+    raise UnsupportedError(f"the model {model_id.hex()} that made this file is not installed")
+
+
+def digest(path: Path) -> bytes:
+    """SHA-256 of a model file."""
+    stat = path.stat()
+    return _digest(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, modified: int, size: int) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def load(path: Path, device: str = "cpu") -> LossyModel:
+    """Read a model file. Raises UnsupportedError for another layout, FormatError for a damaged file."""
+    return _load(path, digest(path), device)
+
+
+@lru_cache(maxsize=2)
+def _load(path: Path, sha256: bytes, device: str) -> LossyModel:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+        if metadata.get("layout") != LAYOUT:
+            raise UnsupportedError(f"{path.name}: model layout {metadata.get('layout')!r}, this version reads {LAYOUT!r}")
+        config = LossyConfig.from_dict(json.loads(metadata["config"]))
+        with torch.device("meta"):
+            network = LossyVAE(config)
+        if hasattr(network.prior, "scale_network"):
+            del network.prior.scale_network  # at run time its integers stand for it
+        network.load_state_dict(
+            {key[4:]: value.float() for key, value in tensors.items() if key.startswith("net.")}, assign=True
+        )
+        network.requires_grad_(False).to(device, memory_format=torch.channels_last)
+        scales = None
+        if config.prior == "hyperprior":
+            scales = IntegerNetwork({key[6:]: value for key, value in tensors.items() if key.startswith("scale.")}, device)
+        return LossyModel(
+            model_id=sha256[:MODEL_ID_BYTES],
+            config=config,
+            device=device,
+            training=json.loads(metadata.get("training", "{}")),
+            network=network,
+            scales=scales,
+            scale_offset=tensors["table.scale_offset"].numpy().astype(np.int64),
+            latent_tables=_unpack_tables(tensors["table.latents"].numpy(), tensors["table.latents_ranges"].numpy()),
+            hyper_tables=_hyper_tables(tensors, config),
+        )
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise FormatError(f"{path.name}: not a usable model file: {error}") from error
+
+
+def _hyper_tables(tensors: dict[str, torch.Tensor], config: LossyConfig) -> list[list[Table]]:
+    if config.prior != "hyperprior":
+        return []
+    flat = _unpack_tables(tensors["table.hyper"].numpy(), tensors["table.hyper_ranges"].numpy())
+    channels = config.hyper_latent_channels
+    return [flat[point * channels : (point + 1) * channels] for point in range(config.rate_points)]
+
+
+def _unpack_tables(frequencies: np.ndarray, ranges: np.ndarray) -> list[Table]:
+    """frequencies: int32, concatenated; ranges: int32 [tables, 2], lowest symbol and number of entries of each."""
+    ends = np.cumsum(ranges[:, 1])
+    pieces = np.split(frequencies.astype(np.int64), ends[:-1])
+    return [Table(int(low), piece) for low, piece in zip(ranges[:, 0], pieces, strict=True)]
+
+
+def pack_tables(tables: list[Table]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inverse of reading: (frequencies, ranges) as stored."""
+    frequencies = np.concatenate([table.frequencies for table in tables]).astype(np.int32)
+    ranges = np.array([(table.low, len(table.frequencies)) for table in tables], dtype=np.int32)
+    return torch.from_numpy(frequencies), torch.from_numpy(ranges)
+
+
+def save(
+    path: Path,
+    *,
+    network: LossyVAE,
+    scale_integers: dict[str, torch.Tensor],
+    scale_offset: np.ndarray,
+    latent_tables: list[Table],
+    hyper_tables: list[Table],
+    training: dict,
+) -> None:
+    """Write a model file. Matrices go as float16, vectors and tables as float32 (gains need the precision)."""
+    tensors = {
+        f"net.{key}": (value.half() if value.ndim == 4 else value.float()).cpu().contiguous()
+        for key, value in network.state_dict().items()
+        if not key.startswith("prior.scale_network.")
+    }
+    tensors |= {f"scale.{key}": value.cpu().contiguous() for key, value in scale_integers.items()}
+    tensors["table.scale_offset"] = torch.from_numpy(scale_offset.astype(np.int32))
+    tensors["table.latents"], tensors["table.latents_ranges"] = pack_tables(latent_tables)
+    if hyper_tables:
+        tensors["table.hyper"], tensors["table.hyper_ranges"] = pack_tables(hyper_tables)
+    metadata = {
+        "layout": LAYOUT,
+        "config": json.dumps(network.config.to_dict()),
+        "training": json.dumps(training),
+    }
+    temporary = path.with_suffix(".tmp")
+    save_file(tensors, temporary, metadata=metadata)
+    os.replace(temporary, path)
