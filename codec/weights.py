@@ -175,4 +175,5 @@ def save(
     }
     temporary = path.with_suffix(".tmp")
     save_file(tensors, temporary, metadata=metadata)
+    temporary.chmod(0o644)
     os.replace(temporary, path)

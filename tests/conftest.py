@@ -20,3 +20,13 @@ def photo() -> Image.Image:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(2024)
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Path:
+    """The small model of the golden files; it is what compresses while the fixture is in use."""
+    folder = Path(__file__).parent / "golden" / "v1"
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("CODEC_MODELS", str(folder))
+        environment.setenv("CODEC_MODEL", "tiny")
+        yield folder / "tiny.safetensors"
