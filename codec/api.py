@@ -11,6 +11,7 @@ from . import container
 from .container import Header, Tag
 from .errors import UnsupportedError
 from .image import Picture, check_size, from_input, join, split, to_pil
+from .metrics import bpp
 
 DEFAULT_QUALITY = 75.0
 _METADATA = {Tag.ICC_PROFILE: "icc_profile", Tag.EXIF: "exif", Tag.XMP: "xmp"}
@@ -63,16 +64,17 @@ def compress(
     if _integer("effort", effort) not in range(1, 10):
         raise ValueError(f"effort must be within 1 to 9, not {effort}")
     _check_execution(device, threads)
+    if target_bytes is not None:
+        _integer("target_bytes", target_bytes)
     targets = {"target_bytes": target_bytes, "target_bpp": target_bpp, "target_psnr": target_psnr}
     wanted = [name for name, value in targets.items() if value is not None]
     for name in wanted:
-        if name == "target_bytes":
-            _integer(name, target_bytes)
-        if not _number(name, targets[name]) > 0 or math.isinf(targets[name]):
+        if not 0 < _number(name, targets[name]) < math.inf:
             raise ValueError(f"{name} must be a positive number, not {targets[name]}")
-    kinds = wanted + ["lossless"] * bool(lossless) + ["quality"] * (quality != DEFAULT_QUALITY)
-    if len(kinds) > 1:
-        raise ValueError(f"{' and '.join(kinds)} exclude one another: give one")
+    others = {"lossless": lossless, "quality": quality != DEFAULT_QUALITY}
+    chosen = wanted + [name for name, given in others.items() if given]
+    if len(chosen) > 1:
+        raise ValueError(f"{' and '.join(chosen)} exclude one another: give one")
     source = from_input(image, icc_profile=icc_profile, exif=exif, xmp=xmp)
     if wanted:
         raise UnsupportedError(f"{wanted[0]} is not available in this version: choose a quality instead")
@@ -147,7 +149,7 @@ def inspect(data: bytes) -> Info:
         model=header.model_id.hex(),
         sections={"header": len(data) - sum(lengths.values())} | lengths,
         bytes=len(data),
-        bpp=8 * len(data) / (header.width * header.height),
+        bpp=bpp(len(data), header.width, header.height),
     )
 
 

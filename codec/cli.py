@@ -271,19 +271,19 @@ def _reported(args: argparse.Namespace, name: str, action: Callable, before_repo
         action()
         return True
     except CodecError as error:
-        reason = str(error)
+        failure, reason = error, str(error)
     except OSError as error:
         # The system's own words; the file is named already unless it is another one than `name`.
         elsewhere = f"{error.filename}: " if error.filename not in (None, name) else ""
-        reason = elsewhere + (error.strerror.lower() if error.strerror else str(error))
-    except MemoryError:
-        reason = "not enough memory"
+        failure, reason = error, elsewhere + (error.strerror.lower() if error.strerror else str(error))
+    except MemoryError as error:
+        failure, reason = error, "not enough memory"
     except Exception as error:
-        reason = f"internal error, please report it with -vv: {type(error).__name__}: {error}"
+        failure, reason = error, f"internal error, please report it with -vv: {type(error).__name__}: {error}"
     before_report()
     print(f"error: {_name(name, 'stdin')}: {' '.join(reason.split())}", file=sys.stderr)
     if args.verbose >= 2:
-        traceback.print_exc()
+        traceback.print_exception(failure)
     return False
 
 

@@ -307,7 +307,7 @@ def pack_alpha(alpha: np.ndarray) -> bytes:
         residual = alpha
         for axis in axes:
             residual = np.diff(residual, axis=axis, prepend=np.uint8(0))
-        candidates.append((len(zlib.compress(residual, 6)), predictor, residual))
+        candidates.append((len(zlib.compress(residual.tobytes(), 6)), predictor, residual))
     _, predictor, residual = min(candidates, key=lambda candidate: candidate[:2])
     return _seal(bytes([predictor]) + _deflate(residual.tobytes()), content)
 
