@@ -3,8 +3,8 @@
 Encode: tiles padded -> analysis -> hyper-latents z -> exact scales -> walk (means, residual symbols) -> entropy
 coding, tile by tile. Decode is its mirror: all symbols of a tile are read before any floating-point network runs.
 
-Latents section: for each tile, in order, the length of its entropy-coded bytes and the CRC-32 of its symbols (both
-u32 little-endian); then the bytes of all tiles. docs/FORMAT.md says the same.
+Latents section: for each tile, in order, the length of its entropy-coded bytes and the CRC-32 of its symbols and bytes
+(both u32 little-endian); then the bytes of all tiles. docs/FORMAT.md says the same.
 """
 
 from __future__ import annotations
@@ -170,9 +170,13 @@ def _code_tile(
     return tile_z, code_grouped(coder, levels.reshape(-1), model.latent_tables, given).reshape(shape)
 
 
-def _check_value(z: np.ndarray, residuals: np.ndarray) -> int:
-    """CRC-32 of the symbols of a tile as little-endian int32, hyper-latents first."""
-    return zlib.crc32(residuals.astype("<i4").tobytes(), zlib.crc32(z.astype("<i4").tobytes()))
+def _check_value(z: np.ndarray, residuals: np.ndarray, stream: bytes) -> int:
+    """CRC-32 of the symbols of a tile as little-endian int32, hyper-latents first, then of its coded bytes.
+
+    The symbols catch a decoder that drifts, the bytes damage that happens to decode to the same symbols.
+    """
+    check = zlib.crc32(z.astype("<i4").tobytes())
+    return zlib.crc32(stream, zlib.crc32(residuals.astype("<i4").tobytes(), check))
 
 
 def _write(
@@ -183,7 +187,7 @@ def _write(
         writer = QueueWriter()
         tile_z, tile_residuals = _code_tile(writer, model, quality, tile, z, residuals)
         streams.append(writer.data())
-        table += _TILE_ENTRY.pack(len(streams[-1]), _check_value(tile_z, tile_residuals))
+        table += _TILE_ENTRY.pack(len(streams[-1]), _check_value(tile_z, tile_residuals, streams[-1]))
     return table + b"".join(streams)
 
 
@@ -204,9 +208,10 @@ def _read(
     hyper = config.hyper_latent_channels if model.scales is not None else 0
     z = np.empty((hyper, padded_height // HYPER_STRIDE, padded_width // HYPER_STRIDE), np.int32)
     for tile, (length, check) in zip(layout, entries, strict=True):
-        tile_z, tile_residuals = _code_tile(QueueReader(data[offset : offset + length]), model, quality, tile, None, None)
+        stream = data[offset : offset + length]
         offset += length
-        if _check_value(tile_z, tile_residuals) != check:
+        tile_z, tile_residuals = _code_tile(QueueReader(stream), model, quality, tile, None, None)
+        if _check_value(tile_z, tile_residuals, stream) != check:
             raise FormatError("the decoded symbols do not match their check value: the file is damaged")
         rows, columns = tile.slices(STRIDE)
         residuals[:, rows, columns] = tile_residuals
