@@ -1,0 +1,274 @@
+"""`codec evaluate`, `codec plot` and `codec compare`: arguments and words; the work is done by the modules beside this one.
+
+stdout carries the summary (with --json as JSON), everything else goes to stderr. Exit 0: done; 1: a picture or a row
+failed, or there was nothing to do; 2: an argument that makes no sense.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+DEFAULT_CODECS = "lic,jpeg,webp,avif,jxl"
+DEFAULT_LOSSLESS_CODECS = "lic,png,webp,jxl:e7,jxl:e9,jpegls,avif,flif"
+
+
+def add_arguments_evaluate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("images", nargs="+", type=Path, metavar="IMAGES", help="image files, or folders of them")
+    add("--out", type=Path, required=True, metavar="DIR", help="rows, tables, plots and report go here; rows there are kept")
+    add("--codecs", metavar="LIST", help=f"parted by commas (default: {DEFAULT_CODECS}; with --lossless "
+        f"{DEFAULT_LOSSLESS_CODECS}); options follow a colon, as in lic:e9, avif:s6, webp:m4, compressai:mbt2018-mean")  # fmt: skip
+    add("--lossless", action="store_true", help="measure the lossless modes")
+    add("--grid", action="append", default=[], metavar="CODEC=A,B,…", help="settings of one codec instead of its own")
+    add("-j", "--processes", type=_count, default=0, metavar="N", help="at a time; 0, the default: one for each core")
+    add("--threads", type=_positive, default=1, metavar="N", help="cores of each process (default: 1)")
+    add("--metrics", default="", metavar="LIST", help="further metrics, parted by commas: ssimulacra2")
+    add("--viewer", type=_count, default=3, metavar="N", help="pictures for the report's viewer (default: 3; 0: none)")
+    _add_drawing(parser)
+
+
+def add_arguments_plot(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, metavar="DIR", help="the folder of an evaluation, or a rows file")
+    _add_drawing(parser)
+
+
+def add_arguments_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("before", type=Path, metavar="A.jsonl", help="rows, or the folder of an evaluation")
+    parser.add_argument("after", type=Path, metavar="B.jsonl", help="rows, or the folder of an evaluation")
+    parser.add_argument("--json", action="store_true", help="JSON instead of a table")
+
+
+def _add_drawing(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--anchor", metavar="NAME", help="a codec measured or published (default: the first that is not ours)")
+    add("--published", type=Path, metavar="FILE", help="published curves to lay over, such as benchmarks/published_kodak.json")
+    add("--json", action="store_true", help="the summary as JSON")
+    add("--quiet", action="store_true", help="say nothing but errors")
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no count")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not _count(text):
+        raise argparse.ArgumentTypeError("at least 1")
+    return int(text)
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    from . import images, peers, perceptual, rows, runner
+
+    codecs = args.codecs or (DEFAULT_LOSSLESS_CODECS if args.lossless else DEFAULT_CODECS)
+    specs = [spec for spec in codecs.split(",") if spec]
+    metrics = [name for name in args.metrics.split(",") if name]
+    unknown = [name for name in metrics if name not in perceptual.METRICS]
+    try:
+        grids = dict(map(_grid, args.grid))
+        for spec in [*specs, *grids]:
+            peers.check(spec)
+        if unknown:
+            raise ValueError(f"unknown metric {unknown[0]!r}; known: {', '.join(perceptual.METRICS)}")
+        if stray := [spec for spec in grids if spec not in specs]:
+            raise ValueError(f"--grid of {stray[0]}, which is not among --codecs")
+        published = _published(args)
+    except (ValueError, OSError) as error:
+        return _error(error, 2)
+    paths = images.find(args.images)
+    if not paths:
+        return _error(f"no images in {', '.join(map(str, args.images))}", 1)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return _error(error, 1)
+
+    file = args.out / "rows.jsonl"
+    progress = _Progress(not args.quiet and sys.stderr.isatty())
+    common = {
+        "processes": args.processes or max(1, _cores() // args.threads),
+        "threads": args.threads,
+        "say": progress.say,
+        "progress": progress,
+    }
+    try:
+        outcome = runner.evaluate(
+            paths, specs, file, grids=grids, lossless=args.lossless, perceptual_metrics=metrics, **common
+        )
+        if args.viewer and not args.lossless:
+            known, _ = rows.read(file)
+            runner.photograph(outcome.pictures[: args.viewer], list(outcome.versions), args.out, known, **common)
+    except peers.UnknownCodec as error:
+        return _error(error, 2)
+    finally:
+        progress.clear()
+    if not args.quiet:
+        print(f"{outcome.measured} rows measured, {outcome.kept} were there", file=sys.stderr)
+    drawn = _draw(args, file, published)
+    return 1 if outcome.failures else drawn
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _grid(argument: str) -> tuple[str, list[float]]:
+    spec, equals, settings = argument.partition("=")
+    try:
+        values = [float(setting) for setting in settings.split(",")]
+    except ValueError:
+        values = []
+    if not equals or not values:
+        raise ValueError(f"--grid {argument}: write CODEC=A,B,… with numbers")
+    return spec, values
+
+
+def run_plot(args: argparse.Namespace) -> int:
+    file = _rows_file(args.out)
+    if not file.exists():
+        return _error(f"{file}: no such file", 1)
+    try:
+        published = _published(args)
+    except (ValueError, OSError) as error:
+        return _error(error, 2)
+    return _draw(args, file, published)
+
+
+def run_compare(args: argparse.Namespace) -> int:
+    from . import compare, rows
+
+    both = []
+    for path in map(_rows_file, (args.before, args.after)):
+        if not path.exists():
+            return _error(f"{path}: no such file", 1)
+        known, damaged = rows.read(path)
+        for line in damaged:
+            _error(line, 1)
+        both.append([row for row in known if not row.lossless])
+    account = compare.compare(*both)
+    print(json.dumps(account) if args.json else compare.text(account))
+    return 0
+
+
+def _rows_file(path: Path) -> Path:
+    return path / "rows.jsonl" if path.is_dir() else path
+
+
+def _published(args: argparse.Namespace) -> list:
+    from . import curves
+
+    return curves.read_published(args.published) if args.published else []
+
+
+def _draw(args: argparse.Namespace, file: Path, published: list) -> int:
+    """Tables, plots and report beside a rows file, from it alone; the summary on stdout."""
+    from . import curves, plots, report, rows, summary
+
+    folder = file.parent
+    known, damaged = rows.read(file)
+    for line in damaged:
+        _error(line, 1)
+    lossy_codecs, remarks = curves.measured(known)
+    lossless_codecs, more = curves.measured(known, lossless=True)
+    remarks += more
+    if not lossy_codecs and not lossless_codecs:
+        for remark in remarks:
+            _error(remark, 1)
+        return _error(f"{file}: no rows to draw", 1)
+    rows.write_csv(folder / "rows.csv", known)
+
+    lossy = lossless = None
+    texts = []
+    if lossy_codecs:
+        named = {curve.name: curve for curve in [*published, *lossy_codecs]}
+        others = [codec for codec in lossy_codecs if not plots.is_ours(codec.name)]
+        if args.anchor and args.anchor not in named:
+            return _error(f"no anchor {args.anchor!r}; there are {', '.join(named)}", 2)
+        anchor = named[args.anchor] if args.anchor else [*others, *lossy_codecs][0]
+        lossy = summary.summarise(lossy_codecs, anchor, published)
+        texts.append(f"BD-rate against {lossy['anchor']}, {len(lossy['images'])} images; negative: fewer bits")
+        texts.append(summary.aligned(*summary.table(lossy)))
+    if lossless_codecs:
+        lossless = summary.summarise_lossless(lossless_codecs)
+        texts.append(f"lossless, {len(lossless['images'])} images")
+        texts.append(summary.aligned(*summary.lossless_table(lossless)))
+    account = {"lossy": lossy, "lossless": lossless, "remarks": remarks}
+    (folder / "summary.json").write_text(json.dumps(account, indent=1) + "\n", "utf-8")
+    print(json.dumps(account) if args.json else "\n".join(texts))
+    for remark in remarks:
+        print(remark, file=sys.stderr)
+
+    try:
+        pictures = _figures(lossy_codecs, published, lossy, lossless)
+        for name, figure in pictures.items():
+            plots.save(figure, folder / name)
+    except ImportError:
+        print('no plots: pip install matplotlib', file=sys.stderr)
+    report.write(folder / "report.html", lossy_codecs, published, lossy, lossless, _conditions(known), remarks)
+    if not args.quiet:
+        print(f"{folder / 'report.html'}", file=sys.stderr)
+    return 1 if damaged else 0
+
+
+def _figures(codecs, published, lossy, lossless) -> dict:
+    from . import curves, plots
+
+    pictures = {}
+    if lossy:
+        for metric in curves.METRICS:
+            try:
+                pictures[f"rd_{metric}"] = plots.rate_distortion(codecs, published, metric)
+            except ValueError as error:
+                print(f"no plot rd_{metric}: {error}", file=sys.stderr)
+        pictures["bd_rate_decode_time"] = plots.bd_rate_against_decode_time(lossy)
+        for entry in lossy["codecs"]:
+            gains = entry["bd_rate_psnr"].get("per_image")
+            if gains and entry["name"] != lossy["anchor"] and any(value is not None for value in gains.values()):
+                name = "gain_" + entry["name"].replace(":", "-")
+                pictures[name] = plots.per_image_gain(entry, plots.title(lossy["anchor"]))
+    if lossless:
+        pictures["lossless"] = plots.lossless_size_against_speed(lossless)
+    return pictures
+
+
+def _conditions(known) -> list[str]:
+    versions = {row.codec: row.codec_version for row in known}
+    lines = [f"{codec}: {version}" for codec, version in versions.items()]
+    lines.append("machine: " + "; ".join(sorted({row.machine for row in known})))
+    lines.append("commit of the measuring program: " + ", ".join(sorted({str(row.commit) for row in known})))
+    lines.append("cores of each process: " + ", ".join(sorted({str(row.threads) for row in known})))
+    return lines
+
+
+def _error(reason, status: int) -> int:
+    print(f"error: {' '.join(str(reason).split())}", file=sys.stderr)
+    return status
+
+
+class _Progress:
+    """One line on a terminal: codec, rows done, time left; complaints go above it."""
+
+    def __init__(self, shown: bool):
+        self.shown, self.spec = shown, None
+
+    def __call__(self, spec: str, done: int, total: int) -> None:
+        if not self.shown:
+            return
+        now = time.monotonic()
+        if spec != self.spec:
+            self.spec, self.start, self.first = spec, now, done
+        left = (now - self.start) / (done - self.first) * (total - done) if done > self.first else None
+        words = "" if left is None else f"  {left / 60:.1f} min left"
+        print(f"\r\x1b[K{spec}  {done}/{total}{words}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self.shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def say(self, line: str) -> None:
+        self.clear()
+        _error(line, 1)

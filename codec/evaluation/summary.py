@@ -1,0 +1,178 @@
+"""What a set of rows says, as numbers: BD-rates with their uncertainty, bits saved at given rates, seconds, memory.
+
+The uncertainty is that of the choice of images: a 95 % percentile bootstrap (Efron 1979) that draws as many images as
+there are, with replacement, the same ones for codec and anchor. Against a published curve there is none, since its
+images are not known one by one.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .bdrate import bd_rate, bits_at_equal_quality
+from .curves import METRICS, Measured, Published
+
+RATES = (0.2, 0.5, 1.0, 1.5)  # bpp of the anchor at which bits at equal PSNR are told
+_RESAMPLES = 1000
+
+
+def summarise(codecs: Sequence[Measured], anchor: Measured | Published, published: Sequence[Published] = ()) -> dict:
+    """A JSON-ready summary; what does not exist (no common quality, no MS-SSIM) is None, with the reason beside it."""
+    return {
+        "anchor": anchor.label,
+        "images": list(codecs[0].images),
+        "codecs": [_codec(codec, anchor) for codec in codecs],
+        "published": [_deltas(curve, anchor) | {"source": curve.source} for curve in published],
+    }
+
+
+def _codec(codec: Measured, anchor) -> dict:
+    return _deltas(codec, anchor) | {
+        "version": codec.version,
+        "bpp_range": [float(v) for v in codec.points("psnr")[0][[0, -1]]],
+        "encode_s": float(np.median(codec.encode_s)),
+        "decode_s": float(np.median(codec.decode_s)),
+        "encode_peak_mib": _largest(codec.encode_peak_mib),
+        "decode_peak_mib": _largest(codec.decode_peak_mib),
+    }
+
+
+def _deltas(curve, anchor) -> dict:
+    return {
+        "name": curve.name,
+        **{f"bd_rate_{metric}": delta(curve, anchor, metric) for metric in METRICS},
+        "bits_at_equal_psnr": {f"{rate:g}": _bits(curve, anchor, rate) for rate in RATES},
+    }
+
+
+def delta(curve, anchor, metric: str) -> dict:
+    """BD-rate in percent with its range of quality; with images also each image's and the bootstrap interval."""
+    try:
+        percent, low, high = bd_rate(anchor.curve(metric), curve.curve(metric))
+    except ValueError as error:
+        return {"percent": None, "why": str(error)}
+    result = {"percent": percent, "range_db": [low, high]}
+    if not curve.published and not anchor.published:
+        result["interval"] = _bootstrap(curve, anchor, metric)
+        result["per_image"] = {name: _image(curve, anchor, metric, i) for i, name in enumerate(curve.images)}
+    return result
+
+
+def _image(curve: Measured, anchor: Measured, metric: str, index: int) -> float | None:
+    try:
+        return bd_rate(anchor.curve(metric, [index]), curve.curve(metric, [index])).percent
+    except ValueError:
+        return None
+
+
+def _bootstrap(curve: Measured, anchor: Measured, metric: str) -> list[float] | None:
+    """[2.5 %, 97.5 %] of the BD-rate over resampled images; None for one image, or if a resample has no BD-rate."""
+    count = len(curve.images)
+    if count < 2:
+        return None
+    draws = np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))  # fixed: equal rows, equal summary
+    try:
+        percents = [bd_rate(anchor.curve(metric, draw), curve.curve(metric, draw)).percent for draw in draws]
+    except ValueError:
+        return None
+    return [float(v) for v in np.percentile(percents, [2.5, 97.5])]
+
+
+def _bits(curve, anchor, rate: float) -> float | None:
+    try:
+        return bits_at_equal_quality(anchor.curve("psnr"), curve.curve("psnr"), rate)
+    except ValueError:
+        return None
+
+
+def _largest(values: np.ndarray) -> float | None:
+    return None if np.isnan(values).all() else float(np.nanmax(values))
+
+
+def summarise_lossless(codecs: Sequence[Measured]) -> dict:
+    """Bits per subpixel and speed in MB/s of raw pixels (3 bytes a pixel, 10⁶ bytes a MB)."""
+    pixels = codecs[0].pixels
+    megabytes = 3 * pixels.sum() / 1e6
+    return {
+        "images": list(codecs[0].images),
+        "codecs": [
+            {
+                "name": codec.name,
+                "version": codec.version,
+                # Bits over subpixels of the whole set, so that a large image counts for what it is.
+                "bits_per_subpixel": float((codec.bpp[0] * pixels).sum() / pixels.sum() / 3),
+                "encode_s": float(np.median(codec.encode_s)),
+                "decode_s": float(np.median(codec.decode_s)),
+                "encode_mb_per_s": float(megabytes / codec.encode_s[0].sum()),
+                "decode_mb_per_s": float(megabytes / codec.decode_s[0].sum()),
+                "encode_peak_mib": _largest(codec.encode_peak_mib),
+                "decode_peak_mib": _largest(codec.decode_peak_mib),
+            }
+            for codec in codecs
+        ],
+    }
+
+
+# ── As text ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def table(summary: dict) -> tuple[list[str], list[list[str]]]:
+    """Heads and cells of the lossy summary, for a terminal, Markdown or HTML."""
+    heads = ["codec", "BD-rate PSNR", "95 % of images", "range, dB", "BD-rate MS-SSIM"]
+    heads += [f"at {rate:g} bpp" for rate in RATES] + ["encode, s", "decode, s", "peak, MiB"]
+    cells = []
+    for entry in summary["codecs"] + summary["published"]:
+        psnr = entry["bd_rate_psnr"]
+        interval, span = psnr.get("interval"), psnr.get("range_db")
+        cells.append(
+            [
+                entry["name"] + (" (published)" if "source" in entry else ""),
+                percent(psnr["percent"]),
+                f"{percent(interval[0])} … {percent(interval[1])}" if interval else "",
+                f"{span[0]:.1f}–{span[1]:.1f}" if span else "",
+                percent(entry["bd_rate_ms_ssim"]["percent"]),
+                *(percent(entry["bits_at_equal_psnr"][f"{rate:g}"]) for rate in RATES),
+                *_resources(entry),
+            ]
+        )
+    return heads, cells
+
+
+def lossless_table(summary: dict) -> tuple[list[str], list[list[str]]]:
+    heads = ["codec", "bits/subpixel", "encode, MB/s", "decode, MB/s", "encode, s", "decode, s", "peak, MiB"]
+    cells = [
+        [
+            entry["name"],
+            f"{entry['bits_per_subpixel']:.3f}",
+            f"{entry['encode_mb_per_s']:.3g}",
+            f"{entry['decode_mb_per_s']:.3g}",
+            *_resources(entry),
+        ]
+        for entry in summary["codecs"]
+    ]
+    return heads, cells
+
+
+def _resources(entry: dict) -> list[str]:
+    if "encode_s" not in entry:
+        return ["", "", ""]
+    peaks = [peak for peak in (entry["encode_peak_mib"], entry["decode_peak_mib"]) if peak is not None]
+    return [f"{entry['encode_s']:.3g}", f"{entry['decode_s']:.3g}", f"{max(peaks):.0f}" if peaks else ""]
+
+
+def percent(value: float | None) -> str:
+    """With its sign, or a dash for None."""
+    return "–" if value is None else f"{value:+.1f} %".replace("-", "−")
+
+
+def aligned(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """Columns for a terminal: the first flush left, the others flush right."""
+    lines = [heads, *cells]
+    widths = [max(len(line[k]) for line in lines) for k in range(len(heads))]
+    pad = [str.ljust] + [str.rjust] * (len(heads) - 1)
+    return "\n".join("  ".join(p(cell, w) for p, cell, w in zip(pad, line, widths, strict=True)) for line in lines)
+
+
+def markdown(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    rule = ["---"] + ["---:"] * (len(heads) - 1)
+    return "\n".join("| " + " | ".join(line) + " |" for line in [heads, rule, *cells])
