@@ -112,7 +112,7 @@ def read_published(path: Path) -> list[Published]:
 def measured(rows: Sequence[Row], *, lossless: bool = False) -> tuple[list[Measured], list[str]]:
     """The curves of all codecs over the images that all of them have, in the order of first rows; and remarks on what was left out.
 
-    Of a codec in several versions, the one measured last counts. Of its settings, those count that the most images have.
+    Of a codec in several versions, the one measured last counts; of its rows, the largest full grid.
     """
     remarks: list[str] = []
     grids: dict[str, dict] = {}  # codec → (setting, image) → row
@@ -151,20 +151,24 @@ def _by_codec(rows) -> dict[str, list[Row]]:
 
 
 def _largest_grid(rows: Sequence[Row], remarks: list[str]) -> dict[tuple, Row]:
-    """The rows of the settings that the most images have, for the images that have all of these."""
+    """The most rows that form a full grid: settings, and images that have all of them. (setting, image) → row.
+
+    So a picture in the middle of an interrupted run is left out, and so is a setting that was tried on a few pictures.
+    """
     by_place = {(row.setting, row.image_sha256): row for row in rows}
-    images_of = collections.Counter(setting for setting, _ in by_place)
-    most = max(images_of.values())
-    settings = {setting for setting, count in images_of.items() if count == most}
+    images_of = collections.defaultdict(set)
+    for setting, image in by_place:
+        images_of[setting].add(image)
+    candidates = []
+    for least in {len(images) for images in images_of.values()}:
+        settings = [setting for setting, images in images_of.items() if len(images) >= least]
+        images = set.intersection(*(images_of[setting] for setting in settings))
+        candidates.append((len(settings) * len(images), settings, images))
+    _, settings, images = max(candidates, key=lambda candidate: candidate[0])
     if len(settings) < len(images_of):
-        left_out = sorted(set(images_of) - settings)
+        left_out = ", ".join(f"{setting:g}" for setting in sorted(set(images_of) - set(settings)))
         remarks.append(f"{rows[0].codec}: settings {left_out} are left out, some images lack them")
-    settings_of = collections.Counter(image for setting, image in by_place if setting in settings)
-    return {
-        (setting, image): row
-        for (setting, image), row in by_place.items()
-        if setting in settings and settings_of[image] == len(settings)
-    }
+    return {(setting, image): by_place[setting, image] for setting in settings for image in images}
 
 
 def _table(name: str, grid: dict[tuple, Row], images: Sequence[str], names: dict[str, str]) -> Measured:

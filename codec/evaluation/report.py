@@ -93,7 +93,7 @@ def _published(curve: Published) -> dict:
     quality = [curve.psnr_rgb, None if curve.ms_ssim is None else decibels(curve.ms_ssim)]
     return {
         "name": curve.name,
-        "title": curve.label,
+        "title": curve.name,
         "colour": plots.PUBLISHED,
         "ours": False,
         "published": True,

@@ -119,7 +119,7 @@ def summarise_lossless(codecs: Sequence[Measured]) -> dict:
 def table(summary: dict) -> tuple[list[str], list[list[str]]]:
     """Heads and cells of the lossy summary, for a terminal, Markdown or HTML."""
     heads = ["codec", "BD-rate PSNR", "95 % of images", "range, dB", "BD-rate MS-SSIM"]
-    heads += [f"at {rate:g} bpp" for rate in RATES] + ["encode, s", "decode, s", "peak, MiB"]
+    heads += [f"at {rate:g} bpp" for rate in RATES] + ["encode, ms", "decode, ms", "peak, MiB"]
     cells = []
     for entry in summary["codecs"] + summary["published"]:
         psnr = entry["bd_rate_psnr"]
@@ -139,7 +139,7 @@ def table(summary: dict) -> tuple[list[str], list[list[str]]]:
 
 
 def lossless_table(summary: dict) -> tuple[list[str], list[list[str]]]:
-    heads = ["codec", "bits/subpixel", "encode, MB/s", "decode, MB/s", "encode, s", "decode, s", "peak, MiB"]
+    heads = ["codec", "bits/subpixel", "encode, MB/s", "decode, MB/s", "encode, ms", "decode, ms", "peak, MiB"]
     cells = [
         [
             entry["name"],
@@ -157,7 +157,8 @@ def _resources(entry: dict) -> list[str]:
     if "encode_s" not in entry:
         return ["", "", ""]
     peaks = [peak for peak in (entry["encode_peak_mib"], entry["decode_peak_mib"]) if peak is not None]
-    return [f"{entry['encode_s']:.3g}", f"{entry['decode_s']:.3g}", f"{max(peaks):.0f}" if peaks else ""]
+    times = [f"{1e3 * entry[key]:.1f}" for key in ("encode_s", "decode_s")]
+    return [*times, f"{max(peaks):.0f}" if peaks else ""]
 
 
 def percent(value: float | None) -> str:
