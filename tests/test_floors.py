@@ -30,12 +30,11 @@ MODULES = {
 }
 
 
-def imports(path: Path, *, everywhere: bool) -> set[tuple[str, ...]]:
-    """Absolute names of the imported modules, split at dots; `everywhere` includes those inside functions."""
+def imports(path: Path) -> set[tuple[str, ...]]:
+    """Absolute names of the imported modules, split at dots; those inside functions too."""
     here = ("codec", *path.relative_to(PACKAGE).with_suffix("").parts)
-    tree = ast.parse(path.read_text("utf-8"))
     found = set()
-    for node in ast.walk(tree) if everywhere else _at_import_time(tree):
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             found |= {tuple(alias.name.split(".")) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -46,20 +45,13 @@ def imports(path: Path, *, everywhere: bool) -> set[tuple[str, ...]]:
     return found
 
 
-def _at_import_time(tree: ast.AST):
-    for node in ast.iter_child_nodes(tree):
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            yield node
-            yield from _at_import_time(node)
-
-
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_imports_lower_floors_and_its_own_folder_only(name):
     top = name.split(".")[0]
     if top in FACADE:
         return
     assert top in FLOOR, f"codec/{top} stands on no floor: add it to FLOORS"
-    for target in imports(MODULES[name], everywhere=True):
+    for target in imports(MODULES[name]):
         if target[0] != "codec" or len(target) == 1:
             continue
         other = target[1]
@@ -70,11 +62,11 @@ def test_a_module_imports_lower_floors_and_its_own_folder_only(name):
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name.split(".")[0] in WITHOUT_TORCH])
 def test_bytes_and_people_do_not_import_torch(name):
-    assert not {target for target in imports(MODULES[name], everywhere=True) if target[0] == "torch"}
+    assert not {target for target in imports(MODULES[name]) if target[0] == "torch"}
 
 
 def test_the_package_itself_imports_only_the_facade_and_the_errors():
-    assert {target[1] for target in imports(MODULES["__init__"], everywhere=True)} <= {"api", "errors"}
+    assert {target[1] for target in imports(MODULES["__init__"])} <= {"api", "errors"}
 
 
 def test_no_module_is_a_drawer():
