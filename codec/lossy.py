@@ -20,7 +20,7 @@ from torch import Tensor
 
 from . import weights
 from .entropy.coder import BitCounter, Coder, QueueReader, QueueWriter, code_grouped
-from .errors import FormatError, TruncatedError
+from .errors import FormatError, TruncatedError, UnsupportedError
 from .networks.exact import INPUT_MAX, OUTPUT_STEP
 from .networks.priors import SCALE_LEVELS
 from .tiles import HYPER_STRIDE, STRIDE, Tile, pad, padded_size, tiles
@@ -28,6 +28,7 @@ from .walk import walk_latents
 
 QUALITY_MAX = 10_000  # quality in hundredths
 _TILE_ENTRY = struct.Struct("<II")
+_SETTING = struct.Struct("<IIH")
 SYMBOL_MAX = 1 << 18  # largest residual magnitude that is coded
 
 
@@ -65,12 +66,15 @@ def count_bits(pixels: np.ndarray, quality: int, *, device: str = "auto", thread
 @contextlib.contextmanager
 def _execution(device: str, threads: int) -> Iterator[str]:
     """Thread count for the duration, no gradients; yields the device to run on."""
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise UnsupportedError("device cuda: no such device is available here")
     before = torch.get_num_threads()
     if threads:
         torch.set_num_threads(threads)
     try:
         with torch.inference_mode():
-            yield "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
+            yield "cuda" if device != "cpu" and available else "cpu"
     finally:
         if threads:
             torch.set_num_threads(before)
@@ -170,24 +174,29 @@ def _code_tile(
     return tile_z, code_grouped(coder, levels.reshape(-1), model.latent_tables, given).reshape(shape)
 
 
-def _check_value(z: np.ndarray, residuals: np.ndarray, stream: bytes) -> int:
-    """CRC-32 of the symbols of a tile as little-endian int32, hyper-latents first, then of its coded bytes.
+def _check_value(setting: bytes, z: np.ndarray, residuals: np.ndarray, stream: bytes) -> int:
+    """CRC-32 of the setting (width, height, quality), the symbols of a tile as little-endian int32, hyper-latents
+    first, and its coded bytes.
 
-    The symbols catch a decoder that drifts, the bytes damage that happens to decode to the same symbols.
+    The symbols catch a decoder that drifts, the bytes damage that happens to decode to the same symbols, the setting
+    latents under a header that is not theirs.
     """
-    check = zlib.crc32(z.astype("<i4").tobytes())
-    return zlib.crc32(stream, zlib.crc32(residuals.astype("<i4").tobytes(), check))
+    check = zlib.crc32(setting)
+    for symbols in (z, residuals):
+        check = zlib.crc32(symbols.astype("<i4").tobytes(), check)
+    return zlib.crc32(stream, check)
 
 
 def _write(
     model: weights.LossyModel, z: np.ndarray, residuals: np.ndarray, quality: int, height: int, width: int
 ) -> bytes:
+    setting = _SETTING.pack(width, height, quality)
     table, streams = b"", []
     for tile in tiles(height, width):
         writer = QueueWriter()
         tile_z, tile_residuals = _code_tile(writer, model, quality, tile, z, residuals)
         streams.append(writer.data())
-        table += _TILE_ENTRY.pack(len(streams[-1]), _check_value(tile_z, tile_residuals, streams[-1]))
+        table += _TILE_ENTRY.pack(len(streams[-1]), _check_value(setting, tile_z, tile_residuals, streams[-1]))
     return table + b"".join(streams)
 
 
@@ -207,11 +216,12 @@ def _read(
     residuals = np.empty((config.latent_channels, padded_height // STRIDE, padded_width // STRIDE), np.int32)
     hyper = config.hyper_latent_channels if model.scales is not None else 0
     z = np.empty((hyper, padded_height // HYPER_STRIDE, padded_width // HYPER_STRIDE), np.int32)
+    setting = _SETTING.pack(width, height, quality)
     for tile, (length, check) in zip(layout, entries, strict=True):
         stream = data[offset : offset + length]
         offset += length
         tile_z, tile_residuals = _code_tile(QueueReader(stream), model, quality, tile, None, None)
-        if _check_value(tile_z, tile_residuals, stream) != check:
+        if _check_value(setting, tile_z, tile_residuals, stream) != check:
             raise FormatError("the decoded symbols do not match their check value: the file is damaged")
         rows, columns = tile.slices(STRIDE)
         residuals[:, rows, columns] = tile_residuals

@@ -27,7 +27,7 @@ class Coder(Protocol):
 
 
 class QueueWriter:
-    """Range encoder. `data()` gives the bytes written so far."""
+    """Range encoder. `data()` gives the bytes written so far, without the zeros at their end."""
 
     def __init__(self) -> None:
         self._encoder = constriction.stream.queue.RangeEncoder()
@@ -45,16 +45,15 @@ class QueueWriter:
         return symbols
 
     def data(self) -> bytes:
-        return self._encoder.get_compressed().astype("<u4").tobytes()
+        return self._encoder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
 
 
 class QueueReader:
     """Range decoder over bytes of a `QueueWriter`. Raises FormatError on data that no writer produces."""
 
     def __init__(self, data: bytes) -> None:
-        if len(data) % 4:
-            raise FormatError(f"entropy-coded data of {len(data)} bytes is not a whole number of 32-bit words")
-        self._decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32))
+        words = np.frombuffer(data + bytes(-len(data) % 4), "<u4")
+        self._decoder = constriction.stream.queue.RangeDecoder(words.astype(np.uint32))
 
     def code(self, symbols: None, count: int, table: Table) -> np.ndarray:
         try:

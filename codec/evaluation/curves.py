@@ -137,10 +137,11 @@ def measured(rows: Sequence[Row], *, lossless: bool = False) -> tuple[list[Measu
 
 
 def _distinct_names(rows: Sequence[Row]) -> dict[str, str]:
-    """Image hash → file name, with the hash's beginning behind it where two pictures share a file name."""
+    """Image hash → file name, by name, with the hash's beginning behind it where two pictures share a file name."""
     names = {row.image_sha256: row.image for row in rows}
     count = collections.Counter(names.values())
-    return {image: name if count[name] == 1 else f"{name} ({image[:6]})" for image, name in names.items()}
+    ordered = sorted(names.items(), key=lambda item: item[::-1])
+    return {image: name if count[name] == 1 else f"{name} ({image[:6]})" for image, name in ordered}
 
 
 def _by_codec(rows) -> dict[str, list[Row]]:

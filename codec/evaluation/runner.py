@@ -76,7 +76,7 @@ def evaluate(
     pictures = outcome.pictures = _identify(paths, lambda line: complain(line, outcome.failures))
 
     for spec in specs:
-        with _Workers(spec, processes, threads, perceptual_metrics) as workers:
+        with Workers(spec, processes, threads, perceptual_metrics) as workers:
             try:
                 version, grid = workers.describe()
             except peers.MissingCodec as error:
@@ -91,7 +91,7 @@ def evaluate(
             todo = [(p, s) for p, s in tasks if (p.sha256, spec, s, version) not in known_keys]
             outcome.kept += len(tasks) - len(todo)
             progress(spec, len(tasks) - len(todo), len(tasks))
-            for done, result in enumerate(workers.call(_measure, todo), start=len(tasks) - len(todo) + 1):
+            for done, result in enumerate(workers.call(measure, todo), start=len(tasks) - len(todo) + 1):
                 if isinstance(result, rows.Row):
                     rows.append(file, [result])
                     outcome.measured += 1
@@ -122,7 +122,7 @@ def photograph(
         if (picture.sha256, 0.0, "", "") not in there:
             viewer.append(folder, *viewer.take_original(picture))
     for spec in specs:
-        with _Workers(spec, processes, threads, ()) as workers:
+        with Workers(spec, processes, threads) as workers:
             try:
                 version, grid = workers.describe()
             except (peers.MissingCodec, BrokenProcessPool):
@@ -160,10 +160,13 @@ def _identify(paths: Iterable[Path], complain: Callable[[str], None]) -> list[im
     return list(pictures.values())
 
 
-class _Workers:
-    """The processes of one codec."""
+class Workers:
+    """The processes of one codec: started here, with `call` given work, ended by leaving the `with`.
 
-    def __init__(self, spec: str, processes: int, threads: int, perceptual_metrics: Sequence[str]):
+    Each is pinned to `threads` cores; what cannot be pinned (outside Linux) is left to the codec's own thread option.
+    """
+
+    def __init__(self, spec: str, processes: int, threads: int, perceptual_metrics: Sequence[str] = ()):
         context = multiprocessing.get_context("spawn")  # a fork would inherit the parent's memory and threads
         self.spec = spec
         cores = context.SimpleQueue()
@@ -190,7 +193,9 @@ class _Workers:
             try:
                 yield future.result()
             except BrokenProcessPool:
-                yield f"{picture.path}: {self.spec} at {_words(wanted)}: a process of this codec died"
+                # Which picture it was working on is not known: all unfinished ones fail together.
+                yield f"{self.spec}: a process of this codec died, around {picture.path}; the rest of its rows is left out"
+                return
             except Exception as error:  # whatever a codec's library throws: this result is lost, the run is not
                 yield f"{picture.path}: {self.spec} at {_words(wanted)}: {type(error).__name__}: {error}"
 
@@ -241,7 +246,8 @@ def _describe() -> tuple[str, Sequence[float]]:
     return _peer().version, _peer().grid
 
 
-def _measure(picture: images.Picture, setting: float | None) -> rows.Row:
+def measure(picture: images.Picture, setting: float | None) -> rows.Row:
+    """One row; to be run by Workers.call."""
     peer = _peer()
     image = images.load(picture.path)
     if setting not in _worker.warm:

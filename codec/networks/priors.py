@@ -23,9 +23,12 @@ SCALE_MIN, SCALE_MAX = 0.1, 256.0
 SCALE_LOG_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALE_LEVELS - 1)
 
 
+LEVEL_OF_ONE = -math.log(SCALE_MIN) / SCALE_LOG_STEP  # where a deviation of 1 stands on the ladder
+
+
 def scale_to_index(scale: Tensor) -> Tensor:
     """Standard deviation -> position on the ladder (real)."""
-    return (scale.clamp_min(1e-9) / SCALE_MIN).log() / SCALE_LOG_STEP
+    return LEVEL_OF_ONE + scale.clamp_min(1e-9).log() / SCALE_LOG_STEP
 
 
 def index_to_scale(index: Tensor) -> Tensor:
@@ -59,7 +62,7 @@ class FactorisedPrior(nn.Module):
 
     def __init__(self, config: LossyConfig):
         super().__init__()
-        self.scale_offset = RateTable(config.rate_points, config.latent_channels, scale_to_index(torch.tensor(1.0)).item())
+        self.scale_offset = RateTable(config.rate_points, config.latent_channels, LEVEL_OF_ONE)
 
     def scale_index(self, shape: torch.Size, t: Tensor) -> Tensor:
         return self.scale_offset(t).expand(shape)

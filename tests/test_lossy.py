@@ -1,0 +1,164 @@
+"""The lossy method on a small real model: rate, determinism, damage, golden files."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import codec
+from codec import lossy, weights
+from codec.networks.config import LossyConfig
+from codec.networks.model import LossyVAE
+from codec.tiles import TILE, tiles
+from codec.training.export import save_network
+from codec.training.objective import rate_distortion
+
+GOLDEN = Path(__file__).parent / "golden" / "v1"
+
+pytestmark = pytest.mark.usefixtures("tiny_model")
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    """A piece of a photograph whose sides are no multiples of anything."""
+    with Image.open(Path(__file__).parent / "data" / "kodim23.png") as image:
+        return np.array(image)[100:299, 200:433]
+
+
+def decode(data: bytes, model_id: bytes, shape: tuple[int, ...], quality: int, **settings) -> np.ndarray:
+    return lossy.decode(data, width=shape[1], height=shape[0], quality=quality, model_id=model_id, **settings)
+
+
+def symbols(data: bytes, shape: tuple[int, ...], quality: int) -> tuple[np.ndarray, np.ndarray]:
+    with torch.inference_mode():
+        return lossy._read(weights.load(weights.default_path()), data, quality, *shape[:2])
+
+
+@contextlib.contextmanager
+def setting(threads: int, mkldnn: bool):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.backends.mkldnn.flags(enabled=mkldnn):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_counter_says_what_the_file_weighs(pixels):
+    """Bits counted, bits written, and the training estimate of the same symbols: three views of one rate."""
+    for quality in (0, 4500, 10000):
+        _, data = lossy.encode(pixels, quality)
+        counted = lossy.count_bits(pixels, quality)
+        assert counted / 8 <= len(data) <= 1.005 * counted / 8 + 32
+
+
+def test_the_training_estimate_agrees_with_the_counter(pixels):
+    crop = pixels[:192, :192]
+    model = weights.load(weights.default_path())
+    trained = LossyVAE(model.config)
+    # The estimate needs the float scale network; its integers are exact multiples of its quantised weights.
+    state = model.network.state_dict()
+    trained.load_state_dict({**trained.state_dict(), **state})
+    scales = model.scales
+    trained.prior.scale_network.forward = lambda z: torch.cat([scales(one[None]) for one in z]) / 16
+    x = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
+    for point in range(model.config.rate_points):
+        with torch.inference_mode():
+            estimate = rate_distortion(trained, x, torch.tensor([float(point)]), noisy=False)
+        bits = float(estimate["bpp"]) * crop.shape[0] * crop.shape[1]
+        quality = round(point * lossy.QUALITY_MAX / (model.config.rate_points - 1))
+        assert lossy.count_bits(crop, quality) == pytest.approx(bits, rel=0.01)
+
+
+def test_quality_raises_bytes_and_psnr(pixels):
+    last_bytes, last_error = 0, np.inf
+    for quality in range(0, 10001, 1000):
+        model_id, data = lossy.encode(pixels, quality)
+        error = np.mean((decode(data, model_id, pixels.shape, quality).astype(float) - pixels) ** 2)
+        assert len(data) > last_bytes and error < last_error
+        last_bytes, last_error = len(data), error
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+def test_files_of_one_setting_decode_in_every_other(pixels):
+    """1 and 2 threads, oneDNN on and off: same symbols, pixels within one level."""
+    reference_id, reference = lossy.encode(pixels, 6000)
+    expected = decode(reference, reference_id, pixels.shape, 6000)
+    expected_symbols = symbols(reference, pixels.shape, 6000)
+    for threads in (1, 2):
+        for mkldnn in (True, False):
+            with setting(threads, mkldnn):
+                for ours, theirs in zip(symbols(reference, pixels.shape, 6000), expected_symbols, strict=True):
+                    assert np.array_equal(ours, theirs)
+                decoded = decode(reference, reference_id, pixels.shape, 6000)
+                assert np.abs(decoded.astype(int) - expected).max() <= 1
+                _, data = lossy.encode(pixels, 6000)
+            decode(data, reference_id, pixels.shape, 6000)  # its check values hold here too
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 70), (65, 3), (64, 64), (17, 129)])
+def test_any_size_comes_back_in_its_size(shape, rng):
+    pixels = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    model_id, data = lossy.encode(pixels, 5000)
+    assert decode(data, model_id, shape, 5000).shape == (*shape, 3)
+
+
+def test_a_picture_of_several_tiles_is_coded_tile_by_tile(pixels):
+    wide = np.tile(pixels[:64], (1, 6, 1))
+    assert len(tiles(*wide.shape[:2])) == 2 and wide.shape[1] > TILE
+    model_id, data = lossy.encode(wide, 3000)
+    decoded = decode(data, model_id, wide.shape, 3000)
+    assert decoded.shape == wide.shape
+    assert np.mean((decoded.astype(float) - wide) ** 2) < 200
+
+
+def test_truncated_or_extended_latents_are_refused(pixels):
+    model_id, data = lossy.encode(pixels[:40, :40], 2000)
+    for damaged in (data + b"\0", *(data[:end] for end in range(len(data)))):
+        with pytest.raises(codec.CodecError):
+            decode(damaged, model_id, (40, 40), 2000)
+
+
+def test_an_unknown_model_is_named():
+    with pytest.raises(codec.CodecError, match="01020304"):
+        decode(b"", bytes([1, 2, 3, 4]), (8, 8), 0)
+
+
+def test_model_files_are_checked_when_they_are_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("CODEC_MODELS", str(tmp_path))
+    (tmp_path / "tiny.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0 not json at all")
+    with pytest.raises(codec.CodecError, match="not a usable model file"):
+        lossy.encode(np.zeros((8, 8, 3), np.uint8), 0)
+    monkeypatch.setenv("CODEC_MODEL", "absent")
+    with pytest.raises(codec.CodecError, match="absent"):
+        lossy.encode(np.zeros((8, 8, 3), np.uint8), 0)
+
+
+def test_a_factorised_model_codes_without_hyper_latents(tmp_path, monkeypatch, pixels):
+    """The textbook baseline runs through the same file format."""
+    torch.manual_seed(0)
+    config = LossyConfig("plain", transform="convolutional", prior="factorised", widths=(8, 8, 8), latent_channels=12, rate_points=2)
+    save_network(LossyVAE(config), tmp_path / "plain.safetensors", {})
+    monkeypatch.setenv("CODEC_MODELS", str(tmp_path))
+    monkeypatch.setenv("CODEC_MODEL", "plain")
+    model_id, data = lossy.encode(pixels, 10000)
+    z, residuals = symbols(data, pixels.shape, 10000)
+    assert z.size == 0 and residuals.shape == (12, 16, 16)
+    assert decode(data, model_id, pixels.shape, 10000).shape == pixels.shape
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.lic")), ids=lambda path: path.stem)
+def test_golden_files_decode_for_ever(path):
+    """Same symbols (the check values of the file say so) and pixels within one level of those recorded."""
+    expected = Image.open(path.with_suffix(".png"))
+    decoded = codec.decompress(path.read_bytes())
+    assert decoded.mode == expected.mode
+    assert np.abs(np.array(decoded, dtype=int) - np.array(expected)).max() <= 1
+    recorded = json.loads((GOLDEN / "headers.json").read_text())[path.name]
+    info = codec.inspect(path.read_bytes())
+    assert [info.width, info.height, info.quality, info.model] == recorded
