@@ -50,7 +50,7 @@ def ms_ssim(reference: np.ndarray, image: np.ndarray) -> float:
     height, width = reference.shape[:2]
     if min(height, width) < MS_SSIM_MIN_SIDE:
         raise ValueError(f"MS-SSIM is undefined below {MS_SSIM_MIN_SIDE} pixels a side, got {width}×{height}")
-    channels = zip(_planes(reference), _planes(image))
+    channels = zip(_planes(reference), _planes(image), strict=True)
     return float(np.mean([_ms_ssim_plane(x, y, peak) for x, y in channels]))
 
 
@@ -63,7 +63,9 @@ def _peak(reference: np.ndarray, image: np.ndarray) -> int:
     if reference.shape != image.shape or reference.dtype != image.dtype:
         raise ValueError(f"images differ in form: {reference.shape} {reference.dtype}, {image.shape} {image.dtype}")
     if reference.dtype not in (np.uint8, np.uint16) or reference.ndim not in (2, 3) or reference.size == 0:
-        raise ValueError(f"images are H×W or H×W×C, uint8 or uint16, not empty; got {reference.shape} {reference.dtype}")
+        raise ValueError(
+            f"images are H×W or H×W×C, uint8 or uint16, not empty; got {reference.shape} {reference.dtype}"
+        )
     return int(np.iinfo(reference.dtype).max)
 
 

@@ -19,7 +19,9 @@ def folder(tmp_path_factory):
     """A picture of 176×168, one of a single pixel, and a file that is none."""
     folder = tmp_path_factory.mktemp("pictures")
     v, u = np.mgrid[:168, :176]
-    waves = np.stack([128 + 90 * np.sin(u / 9 + k) * np.cos(v / 13) + 20 * ((u // 8 + v // 8) % 2) for k in range(3)], -1)
+    waves = np.stack(
+        [128 + 90 * np.sin(u / 9 + k) * np.cos(v / 13) + 20 * ((u // 8 + v // 8) % 2) for k in range(3)], -1
+    )
     Image.fromarray(waves.astype(np.uint8)).save(folder / "waves.png")
     Image.new("RGB", (1, 1), (9, 8, 7)).save(folder / "dot.png")
     (folder / "broken.png").write_bytes(b"\x89PNG but no more")
@@ -38,7 +40,14 @@ def row(codec="jpeg", image="a", setting=50.0, **values):
 def grid(codec, factor=1.0, images="abc", steps=range(1, 6), **values):
     """Rows of a codec whose rate is `factor` times 0.1 · step bpp at 28 + 2 · step dB, a little different on each image."""
     return [
-        row(codec, image, float(step), bpp=0.1 * step * factor * (1 + 0.1 * k), psnr_rgb=28 + 2 * step + 0.3 * k, **values)
+        row(
+            codec,
+            image,
+            float(step),
+            bpp=0.1 * step * factor * (1 + 0.1 * k),
+            psnr_rgb=28 + 2 * step + 0.3 * k,
+            **values,
+        )
         for k, image in enumerate(images)
         for step in steps
     ]
@@ -65,7 +74,9 @@ def test_a_damaged_line_is_named_and_the_rest_is_kept(tmp_path):
     rows.append(file, [row(image="d")])
     known, complaints = rows.read(file)
     assert [r.image_sha256 for r in known] == ["a", "d"]
-    assert [complaint.split(" is damaged")[0] for complaint in complaints] == [f"rows.jsonl: line {n}" for n in (2, 3, 4, 5)]
+    assert [complaint.split(" is damaged")[0] for complaint in complaints] == [
+        f"rows.jsonl: line {n}" for n in (2, 3, 4, 5)
+    ]
     assert "no field 'image_sha256'" in complaints[0] and "field 'bytes' is '7'" in complaints[3]
 
 
@@ -128,7 +139,9 @@ def build(spec):
         pytest.skip(str(missing))
 
 
-@pytest.mark.parametrize("spec", [n for n in INSTALLED if n not in ("png", "jpegls", "avif")] + ["avif:s9", "jpeg:444:plain"])
+@pytest.mark.parametrize(
+    "spec", [n for n in INSTALLED if n not in ("png", "jpegls", "avif")] + ["avif:s9", "jpeg:444:plain"]
+)
 def test_more_quality_is_more_bytes_and_less_error(spec, folder):
     peer, image = build(spec), images.load(folder / "waves.png")
     files = [peer.encode(image, setting) for setting in (peer.grid[1], peer.grid[-1])]
@@ -233,7 +246,9 @@ def test_equal_pictures_are_measured_once(folder, tmp_path):
 def test_a_curve_is_mean_bpp_over_mean_psnr_rising_in_rate():
     (codec,), remarks = curves.measured(grid("jpeg")[::-1])
     bpp, psnr = codec.points("psnr")
-    assert bpp == pytest.approx([0.11, 0.22, 0.33, 0.44, 0.55]) and psnr == pytest.approx([30.3, 32.3, 34.3, 36.3, 38.3])
+    assert bpp == pytest.approx([0.11, 0.22, 0.33, 0.44, 0.55]) and psnr == pytest.approx(
+        [30.3, 32.3, 34.3, 36.3, 38.3]
+    )
     assert remarks == []
 
 
@@ -246,7 +261,7 @@ def test_incomplete_pictures_settings_and_old_versions_are_left_out_with_a_remar
     assert remarks == [
         "jpeg: rows of other versions than 1 are left out",
         "webp: settings 9 are left out, some images lack them",
-        "c.png is left out of all means: no complete rows of jpeg",
+        "left out of all means for lack of complete rows of jpeg: c.png",
     ]
 
 
@@ -292,7 +307,14 @@ def test_what_has_no_common_quality_says_so():
 
 
 def test_published_anchors_need_no_images(tmp_path):
-    curve = {"name": "X", "family": "classical", "source": "here", "bpp": [0.1, 0.5], "psnr_rgb": [29, 39], "ms_ssim": None}
+    curve = {
+        "name": "X",
+        "family": "classical",
+        "source": "here",
+        "bpp": [0.1, 0.5],
+        "psnr_rgb": [29, 39],
+        "ms_ssim": None,
+    }
     (tmp_path / "curves.json").write_text(json.dumps({"curves": [curve]}))
     published = curves.read_published(tmp_path / "curves.json")
     codecs, _ = curves.measured(grid("jpeg"))
@@ -325,7 +347,9 @@ def test_a_comparison_tells_what_changed_and_what_did_not():
     jpeg, lic = account["codecs"]
     assert jpeg["identical"] and jpeg["bd_rate_psnr"]["percent"] == 0
     assert not lic["identical"] and lic["bd_rate_psnr"]["percent"] == pytest.approx(-10)
-    assert lic["bytes_percent"] == pytest.approx(-10) and lic["psnr_db"] == 0 and lic["decode_ratio"] == pytest.approx(2)
+    assert (
+        lic["bytes_percent"] == pytest.approx(-10) and lic["psnr_db"] == 0 and lic["decode_ratio"] == pytest.approx(2)
+    )
     assert account["only_before"] == ["webp"] and account["only_after"] == ["avif"]
     text = compare.text(account)
     assert "no change" in text and "−10.0 %" in text and "only in the second file: avif" in text

@@ -79,7 +79,11 @@ class Browser:
         return [event for event in self.events if event.get("method") in wanted]
 
     def requests(self):
-        sent = [event["params"]["request"]["url"] for event in self.events if event.get("method") == "Network.requestWillBeSent"]
+        sent = [
+            event["params"]["request"]["url"]
+            for event in self.events
+            if event.get("method") == "Network.requestWillBeSent"
+        ]
         return [url for url in sent if not url.startswith(("data:", "about:"))]
 
     def mouse(self, kind, x, y, **more):

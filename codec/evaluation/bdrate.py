@@ -31,7 +31,9 @@ class Pchip:
         if x.ndim != 1 or x.shape != y.shape or len(x) < 2:
             raise ValueError(f"PCHIP needs two points or more, got shapes {x.shape} and {y.shape}")
         if not (np.isfinite(x).all() and np.isfinite(y).all() and (np.diff(x) > 0).all()):
-            raise ValueError(f"PCHIP needs finite values over strictly increasing knots, got {x.tolist()}, {y.tolist()}")
+            raise ValueError(
+                f"PCHIP needs finite values over strictly increasing knots, got {x.tolist()}, {y.tolist()}"
+            )
         step = np.diff(x)
         chord = np.diff(y) / step
         slope = _slopes(step, chord)
@@ -124,7 +126,9 @@ def bits_at_equal_quality(anchor: Pchip, test: Pchip, anchor_bpp: float) -> floa
     low, high = anchor.x[0], anchor.x[-1]
     target = np.log10(anchor_bpp)
     if not anchor(low) <= target <= anchor(high):
-        raise ValueError(f"{anchor_bpp} bpp is outside of the anchor's {10 ** anchor(low):.3f}–{10 ** anchor(high):.3f}")
+        raise ValueError(
+            f"{anchor_bpp} bpp is outside of the anchor's {10 ** anchor(low):.3f}–{10 ** anchor(high):.3f}"
+        )
     for _ in range(60):  # 60 halvings of a range below 100 dB: past the last bit of a double
         middle = (low + high) / 2
         low, high = (middle, high) if anchor(middle) < target else (low, middle)

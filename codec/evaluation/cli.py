@@ -18,7 +18,13 @@ DEFAULT_LOSSLESS_CODECS = "lic,png,webp,jxl:e7,jxl:e9,jpegls,avif,flif"
 def add_arguments_evaluate(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("images", nargs="+", type=Path, metavar="IMAGES", help="image files, or folders of them")
-    add("--out", type=Path, required=True, metavar="DIR", help="rows, tables, plots and report go here; rows there are kept")
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="rows, tables, plots and report go here; rows there are kept",
+    )
     add("--codecs", metavar="LIST", help=f"parted by commas (default: {DEFAULT_CODECS}; with --lossless "
         f"{DEFAULT_LOSSLESS_CODECS}); options follow a colon, as in lic:e9, avif:s6, webp:m4, compressai:mbt2018-mean")  # fmt: skip
     add("--lossless", action="store_true", help="measure the lossless modes")
@@ -44,7 +50,12 @@ def add_arguments_compare(parser: argparse.ArgumentParser) -> None:
 def _add_drawing(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--anchor", metavar="NAME", help="a codec measured or published (default: the first that is not ours)")
-    add("--published", type=Path, metavar="FILE", help="published curves to lay over, such as benchmarks/published_kodak.json")
+    add(
+        "--published",
+        type=Path,
+        metavar="FILE",
+        help="published curves to lay over, such as benchmarks/published_kodak.json",
+    )
     add("--json", action="store_true", help="the summary as JSON")
     add("--quiet", action="store_true", help="say nothing but errors")
 
@@ -67,13 +78,12 @@ def run_evaluate(args: argparse.Namespace) -> int:
     codecs = args.codecs or (DEFAULT_LOSSLESS_CODECS if args.lossless else DEFAULT_CODECS)
     specs = [spec for spec in codecs.split(",") if spec]
     metrics = [name for name in args.metrics.split(",") if name]
-    unknown = [name for name in metrics if name not in perceptual.METRICS]
     try:
         grids = dict(map(_grid, args.grid))
         for spec in [*specs, *grids]:
             peers.check(spec)
-        if unknown:
-            raise ValueError(f"unknown metric {unknown[0]!r}; known: {', '.join(perceptual.METRICS)}")
+        for name in metrics:
+            perceptual.check(name)
         if stray := [spec for spec in grids if spec not in specs]:
             raise ValueError(f"--grid of {stray[0]}, which is not among --codecs")
         published = _published(args)
@@ -207,7 +217,7 @@ def _draw(args: argparse.Namespace, file: Path, published: list) -> int:
         for name, figure in pictures.items():
             plots.save(figure, folder / name)
     except ImportError:
-        print('no plots: pip install matplotlib', file=sys.stderr)
+        print("no plots: pip install matplotlib", file=sys.stderr)
     report.write(folder / "report.html", lossy_codecs, published, lossy, lossless, _conditions(known), remarks)
     if not args.quiet:
         print(f"{folder / 'report.html'}", file=sys.stderr)

@@ -25,7 +25,7 @@ def build(spec: str, name: str, metric: str, threads: int) -> Peer:
         from compressai.zoo import image_models
         from compressai.zoo.image import model_urls
     except ImportError as error:
-        hint = 'pip install compressai, in an environment of its own since it holds NumPy below 2'
+        hint = "pip install compressai, in an environment of its own since it holds NumPy below 2"
         raise MissingCodec(f"{spec} is left out: {hint} ({error})") from None
     if name not in model_urls:
         raise UnknownCodec(f"{spec}: CompressAI's zoo has {', '.join(sorted(model_urls))}")

@@ -110,7 +110,7 @@ def read_published(path: Path) -> list[Published]:
 
 
 def measured(rows: Sequence[Row], *, lossless: bool = False) -> tuple[list[Measured], list[str]]:
-    """The curves of all codecs over the images that all of them have, in the order of first rows; and remarks on what was left out.
+    """The curves of all codecs over the images that all of them have, in the order of first rows; remarks on the rest.
 
     Of a codec in several versions, the one measured last counts; of its rows, the largest full grid.
     """
@@ -127,10 +127,14 @@ def measured(rows: Sequence[Row], *, lossless: bool = False) -> tuple[list[Measu
     names = _distinct_names(rows)
     complete = [{image for _, image in grid} for grid in grids.values()]
     common = [image for image in names if all(image in own for own in complete)]
+    lacking = collections.defaultdict(list)  # codecs → pictures that they lack
     for image in names:
-        lacking = [name for name, own in zip(grids, complete, strict=True) if image not in own]
-        if lacking:
-            remarks.append(f"{names[image]} is left out of all means: no complete rows of {', '.join(lacking)}")
+        codecs = [name for name, own in zip(grids, complete, strict=True) if image not in own]
+        lacking[", ".join(codecs)].append(names[image])
+    for codecs, left_out in lacking.items():
+        if codecs:
+            some = ", ".join(left_out[:3]) + (f" and {len(left_out) - 3} more" if len(left_out) > 3 else "")
+            remarks.append(f"left out of all means for lack of complete rows of {codecs}: {some}")
     if not common:
         return [], remarks
     return [_table(name, grid, common, names) for name, grid in grids.items()], remarks

@@ -1,5 +1,6 @@
 """Optional perceptual metrics, each from a package that needs no download of weights."""
 
+import importlib.util
 import tempfile
 from pathlib import Path
 
@@ -18,3 +19,13 @@ def _ssimulacra2(reference: Image.Image, image: Image.Image) -> float:
 
 
 METRICS = {"ssimulacra2": _ssimulacra2}
+_PACKAGES = {"ssimulacra2": ("ssimulacra2", "scipy")}
+
+
+def check(name: str) -> None:
+    """ValueError, with what to do, unless the metric is known and its packages are installed."""
+    if name not in METRICS:
+        raise ValueError(f"unknown metric {name!r}; known: {', '.join(METRICS)}")
+    missing = [package for package in _PACKAGES[name] if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ValueError(f"metric {name}: pip install {' '.join(missing)}")

@@ -114,12 +114,13 @@ def bd_rate_against_decode_time(summary: dict, *, size=(6.4, 4.0)):
     """Bits against the anchor over decoding seconds: down and left is better."""
     figure, axes = _axes(size)
     entries = [e for e in summary["codecs"] if e["bd_rate_psnr"]["percent"] is not None]
-    palette, labels = colours([entry["name"] for entry in entries]), []
+    palette, labels, lines = colours([entry["name"] for entry in entries]), [], []
     for entry in entries:
         x, y = entry["decode_s"], entry["bd_rate_psnr"]["percent"]
         interval = entry["bd_rate_psnr"].get("interval")
         if interval:
             axes.plot([x, x], interval, color=palette[entry["name"]], linewidth=1, alpha=0.5, zorder=2)
+            lines.append(((x, interval[0]), (x, interval[1])))
         axes.plot(x, y, "o", color=palette[entry["name"]], markersize=8 if is_ours(entry["name"]) else 6, zorder=3)
         labels.append((x, y, title(entry["name"]), palette[entry["name"]]))
     axes.axhline(0, color=INK, linewidth=0.6, zorder=1)
@@ -128,7 +129,8 @@ def bd_rate_against_decode_time(summary: dict, *, size=(6.4, 4.0)):
     _time_ticks(axes)
     axes.set_xlabel("seconds to decode an image (median)")
     axes.set_ylabel(f"BD-rate against {_anchor(summary)}, %")
-    _label_points(figure, axes, labels)
+    lines.append([(x, 0) for x in axes.get_xlim()])
+    _label_points(figure, axes, labels, lines)
     return figure
 
 
@@ -136,7 +138,7 @@ def lossless_size_against_speed(summary: dict, *, size=(6.4, 4.0)):
     """Bits per subpixel over encoding and decoding speed; a line joins the two speeds of a codec."""
     figure, axes = _axes(size)
     entries = summary["codecs"]
-    palette, labels = colours([entry["name"] for entry in entries]), []
+    palette, labels, lines = colours([entry["name"] for entry in entries]), [], []
     for entry in entries:
         colour, y = palette[entry["name"]], entry["bits_per_subpixel"]
         encode, decode = entry["encode_mb_per_s"], entry["decode_mb_per_s"]
@@ -144,12 +146,13 @@ def lossless_size_against_speed(summary: dict, *, size=(6.4, 4.0)):
         axes.plot(encode, y, "o", color=colour, markersize=6, zorder=3)
         axes.plot(decode, y, "o", color=colour, markersize=6, markerfacecolor="white", zorder=3)
         labels.append((max(encode, decode), y, title(entry["name"]), colour))
+        lines.append(((encode, y), (decode, y)))
     axes.set_xscale("log")
     axes.margins(x=0.12, y=0.12)
     _time_ticks(axes)
     axes.set_xlabel("MB of pixels a second: ● encoding, ○ decoding")
     axes.set_ylabel("bits per subpixel")
-    _label_points(figure, axes, labels)
+    _label_points(figure, axes, labels, lines)
     return figure
 
 
@@ -246,28 +249,28 @@ def _start(block: list) -> float:
     return total / count
 
 
-def _label_points(figure, axes, labels) -> None:
-    """Names beside points, on the side and height where they cover neither a point nor another name."""
+def _label_points(figure, axes, labels, lines=()) -> None:
+    """Names beside points, where they cover no point, no other name and none of `lines`, ((x0, y0), (x1, y1)) each."""
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
-    points = [axes.transData.transform((x, y)) for x, y, *_ in labels]
+    obstacles = [axes.transData.transform((x, y)) for x, y, *_ in labels]
+    for line in lines:
+        start, end = axes.transData.transform(line)
+        obstacles += [start + share * (end - start) for share in np.linspace(0, 1, 60)]
+    places = [(7, 0, "left"), (-7, 0, "right"), (0, 9, "center"), (0, -10, "center")]
+    places += [(dx, dy, "left" if dx > 0 else "right") for dy in (8, -9, 16, -17) for dx in (7, -7)]
     taken = []
-    for (x, y, text, colour), point in zip(labels, points, strict=True):
-        best = None
-        for offset, align in (((7, 0), "left"), ((-7, 0), "right"), ((0, 8), "center"), ((0, -9), "center"),
-                              ((7, 8), "left"), ((7, -8), "left"), ((-7, 8), "right"), ((-7, -8), "right")):  # fmt: skip
+    for x, y, text, colour in labels:
+        notes = []
+        for dx, dy, align in places:
             note = axes.annotate(
-                text, (x, y), xytext=offset, textcoords="offset points", ha=align, va="center", fontsize=8, color=colour
+                text, (x, y), (dx, dy), textcoords="offset points", ha=align, va="center", fontsize=8, color=colour
             )
-            box = note.get_window_extent(renderer).padded(1)
-            cost = sum(box.overlaps(other) for other in taken) + sum(box.contains(*other) for other in points)
-            note.remove()
-            if best is None or cost < best[0]:
-                best = cost, offset, align, box
-            if cost == 0:
-                break
-        _, offset, align, box = best
-        taken.append(box)
-        axes.annotate(
-            text, (x, y), xytext=offset, textcoords="offset points", ha=align, va="center", fontsize=8, color=colour
-        )
+            box = note.get_window_extent(renderer).padded(2)
+            covered = sum(box.overlaps(other) for other in taken) + sum(box.contains(*point) for point in obstacles)
+            notes.append((covered, len(notes), note, box))
+        best = min(notes)
+        taken.append(best[3])
+        for other in notes:
+            if other is not best:
+                other[2].remove()

@@ -35,7 +35,8 @@ def write(
     data = {
         "metrics": ["PSNR (RGB)", "MS-SSIM, −10 log₁₀(1 − m)"],
         "images": list(codecs[0].images) if codecs else [],
-        "curves": [_measured(codec, colour) for codec, colour in _coloured(codecs)] + [_published(c) for c in published],
+        "curves": [_measured(codec, colour) for codec, colour in _coloured(codecs)]
+        + [_published(c) for c in published],
         "shots": [_shot(shot, path.parent) for shot in shots],
     }
     sections = [

@@ -113,8 +113,9 @@ def photograph(
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[str, int, int], None] = lambda spec, done, total: None,
 ) -> None:
-    """Takes the pictures that `folder` lacks for the report's viewer, at each of `rates` in bpp; `known` rows save searching.
+    """Takes the pictures that `folder` lacks for the report's viewer, at each of `rates` in bpp.
 
+    `known` rows narrow the search for a setting.
     A codec that is missing is passed over in silence, since `evaluate` has named it.
     """
     there = {shot.key for shot in viewer.read(folder)}
@@ -186,7 +187,7 @@ class Workers:
         return self.pool.submit(_describe).result()
 
     def call(self, function: Callable, tasks: Iterable[tuple]):
-        """Yields function(*task), or a complaint in words, for each task as it is finished; a task begins with its picture."""
+        """Yields function(*task), or a complaint in words, as each task ends; a task is (picture, setting or rate, …)."""
         futures = {self.pool.submit(function, *task): task for task in tasks}
         for future in concurrent.futures.as_completed(futures):
             picture, wanted, *_ = futures[future]
@@ -194,7 +195,7 @@ class Workers:
                 yield future.result()
             except BrokenProcessPool:
                 # Which picture it was working on is not known: all unfinished ones fail together.
-                yield f"{self.spec}: a process of this codec died, around {picture.path}; the rest of its rows is left out"
+                yield f"{self.spec}: a process of this codec died near {picture.path}; the rest of its rows is left out"
                 return
             except Exception as error:  # whatever a codec's library throws: this result is lost, the run is not
                 yield f"{picture.path}: {self.spec} at {_words(wanted)}: {type(error).__name__}: {error}"
