@@ -31,7 +31,7 @@ def main() -> int:
     args = parser.parse_args()
     settings = dict(word.partition("=")[::2] for word in args.codecs.split(","))
     settings = {spec: float(setting) if setting else SETTINGS[spec] for spec, setting in settings.items()}
-    pictures = [images.identify(path) for path in images.find([args.folder])]
+    pictures = runner.identify(images.find([args.folder]), lambda line: print(line, file=sys.stderr))
 
     best: dict[str, list] = {spec: [] for spec in settings}
     with contextlib.ExitStack() as stack:

@@ -158,6 +158,13 @@ def test_lossless_modes_give_every_pixel_back(spec, folder):
     assert np.array_equal(peer.decode(peer.encode(image, peers.LOSSLESS)), image)
 
 
+def test_our_codec_is_a_peer_like_any_other(folder, tiny_model):
+    peer, image = peers.build("lic:e1"), images.load(folder / "waves.png")
+    files = [peer.encode(image, quality) for quality in (10.0, 90.0)]
+    assert len(files[0]) < len(files[1]) and peer.decode(files[0]).size == image.size
+    assert "model " in peer.version and "commit " in peer.version
+
+
 def test_an_unknown_codec_or_option_lists_what_there_is():
     with pytest.raises(peers.UnknownCodec, match="unknown codec 'jpg'; known: avif, .*webp"):
         peers.build("jpg")
@@ -236,7 +243,7 @@ def test_a_missing_codec_is_named_with_its_hint_and_left_out(folder, tmp_path, m
 def test_equal_pictures_are_measured_once(folder, tmp_path):
     Image.open(folder / "dot.png").save(tmp_path / "same.png")
     said = []
-    pictures = runner._identify([folder / "dot.png", tmp_path / "same.png"], said.append)
+    pictures = runner.identify([folder / "dot.png", tmp_path / "same.png"], said.append)
     assert len(pictures) == 1 and "the same pixels as" in said[0]
 
 

@@ -215,9 +215,9 @@ def test_keys_choose_rate_codec_original_and_error_map(browser):
     browser.press("o")
     browser.press("e")
     settled(browser)
-    assert browser.evaluate("byId('left').textContent").endswith("error ×8")
-    # JPEG's stand-in is the ramp without its four low bits: bytes 12, 13, 14 are 13 off on average; 8 · 13 · 3 = 255 + 57.
-    assert browser.evaluate("[...under.getContext('2d').getImageData(4, 0, 1, 1).data]") == [255, 57, 0, 255]
+    assert browser.evaluate("byId('left').textContent").endswith("error ×4")
+    # JPEG's stand-in is the ramp without its four low bits: bytes 12, 13, 14 are 13 off on average; 3 · 4 · 13 = 156.
+    assert browser.evaluate("[...under.getContext('2d').getImageData(4, 0, 1, 1).data]") == [156, 0, 0, 255]
     assert browser.complaints() == []
 
 

@@ -73,7 +73,7 @@ def evaluate(
     for line in damaged:
         complain(line, outcome.failures)
     known_keys = {row.key for row in known}
-    pictures = outcome.pictures = _identify(paths, lambda line: complain(line, outcome.failures))
+    pictures = outcome.pictures = identify(paths, lambda line: complain(line, outcome.failures))
 
     for spec in specs:
         with Workers(spec, processes, threads, perceptual_metrics) as workers:
@@ -146,7 +146,8 @@ def photograph(
                 progress(f"{spec} for the viewer", done, len(tasks))
 
 
-def _identify(paths: Iterable[Path], complain: Callable[[str], None]) -> list[images.Picture]:
+def identify(paths: Iterable[Path], complain: Callable[[str], None]) -> list[images.Picture]:
+    """The pictures that can be read, each once; `complain` is told of the others."""
     pictures: dict[str, images.Picture] = {}
     for path in paths:
         try:
