@@ -76,7 +76,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     from . import images, peers, perceptual, rows, runner
 
     codecs = args.codecs or (DEFAULT_LOSSLESS_CODECS if args.lossless else DEFAULT_CODECS)
-    specs = [spec for spec in codecs.split(",") if spec]
+    specs = list(dict.fromkeys(spec for spec in codecs.split(",") if spec))
     metrics = [name for name in args.metrics.split(",") if name]
     try:
         grids = dict(map(_grid, args.grid))

@@ -45,8 +45,6 @@ def build(spec: str, name: str, metric: str, threads: int) -> Peer:
     network(qualities[0])
 
     def encode(image: Image.Image, setting: float | None) -> bytes:
-        if setting is None:
-            raise ValueError(f"{spec} has no lossless mode")
         pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
         pixels = pixels.view(1, image.height, image.width, 3).permute(0, 3, 1, 2) / 255  # 1×3×H×W
         padding = (0, -image.width % _MULTIPLE, 0, -image.height % _MULTIPLE)
@@ -73,6 +71,7 @@ def build(spec: str, name: str, metric: str, threads: int) -> Peer:
         version=f"compressai {compressai.__version__}, torch {torch.__version__}",
         encode=encode,
         decode=decode,
+        lossless=False,
         grid=tuple(float(q) for q in qualities),
         limits=(qualities[0], qualities[-1]),
     )

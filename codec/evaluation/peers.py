@@ -27,6 +27,7 @@ class Peer:
     encode(image, setting): an RGB image → the bytes of a complete file; setting LOSSLESS or a value as in `grid`.
     decode(data): those bytes → an RGB image, loaded.
     grid: default settings in the codec's own unit, rising in quality; empty for a codec that is only lossless.
+    lossless: whether it has a lossless mode.
     limits: the least and the greatest setting, for searching a rate; whole steps unless `continuous`.
     """
 
@@ -34,6 +35,7 @@ class Peer:
     encode: Callable[[Image.Image, float | None], bytes]
     decode: Callable[[bytes], Image.Image]
     grid: tuple[float, ...] = ()
+    lossless: bool = True
     limits: tuple[float, float] = (0, 100)
     continuous: bool = False
 
@@ -162,6 +164,7 @@ def _jpeg(options: _Options, threads: int) -> Peer:
         version=f"libjpeg-turbo {features.version('libjpeg_turbo')}",
         encode=_pillow_encode("JPEG", lossy, None),
         decode=_pillow_decode,
+        lossless=False,
         grid=(5, 10, 20, 35, 50, 70, 85, 95),
         limits=(1, 100),
     )

@@ -78,12 +78,12 @@ def evaluate(
     for spec in specs:
         with Workers(spec, processes, threads, perceptual_metrics) as workers:
             try:
-                version, grid = workers.describe()
+                version, grid, has_lossless = workers.describe()
+                if not (has_lossless if lossless else grid):
+                    mode = "lossless" if lossless else "lossy"
+                    raise peers.MissingCodec(f"{spec} is left out: it has no {mode} mode")
             except peers.MissingCodec as error:
                 complain(str(error), outcome.missing)
-                continue
-            except BrokenProcessPool:
-                complain(f"{spec} is left out: its process died while the codec was loaded", outcome.missing)
                 continue
             outcome.versions[spec] = version
             settings = [peers.LOSSLESS] if lossless else (grids or {}).get(spec, grid)
@@ -116,7 +116,7 @@ def photograph(
     """Takes the pictures that `folder` lacks for the report's viewer, at each of `rates` in bpp.
 
     `known` rows narrow the search for a setting.
-    A codec that is missing is passed over in silence, since `evaluate` has named it.
+    A codec that is missing or only lossless is passed over in silence, since `evaluate` has named it.
     """
     there = {shot.key for shot in viewer.read(folder)}
     for picture in pictures:
@@ -125,10 +125,10 @@ def photograph(
     for spec in specs:
         with Workers(spec, processes, threads) as workers:
             try:
-                version, grid = workers.describe()
-            except (peers.MissingCodec, BrokenProcessPool):
+                version, grid, _ = workers.describe()
+            except peers.MissingCodec:
                 continue
-            if not grid:  # a codec without a lossy mode has no rate to choose
+            if not grid:
                 continue
             own = [row for row in known if (row.codec, row.codec_version) == (spec, version) and not row.lossless]
             tasks = [
@@ -184,8 +184,16 @@ class Workers:
     def __exit__(self, *exception):
         self.pool.shutdown(wait=True, cancel_futures=True)
 
-    def describe(self) -> tuple[str, Sequence[float]]:
-        return self.pool.submit(_describe).result()
+    def describe(self) -> tuple[str, Sequence[float], bool]:
+        """Version, grid and whether there is a lossless mode. MissingCodec if it cannot be had, UnknownCodec for its spec."""
+        try:
+            return self.pool.submit(_describe).result()
+        except (peers.MissingCodec, peers.UnknownCodec):
+            raise
+        except BrokenProcessPool:
+            raise peers.MissingCodec(f"{self.spec} is left out: its process died while it was loaded") from None
+        except Exception as error:  # a codec that is installed but broken
+            raise peers.MissingCodec(f"{self.spec} is left out: {type(error).__name__}: {error}") from error
 
     def call(self, function: Callable, tasks: Iterable[tuple]):
         """Yields function(*task), or a complaint in words, as each task ends; a task is (picture, setting or rate, …)."""
@@ -244,8 +252,8 @@ def _peer() -> peers.Peer:
     return _worker.peer
 
 
-def _describe() -> tuple[str, Sequence[float]]:
-    return _peer().version, _peer().grid
+def _describe() -> tuple[str, Sequence[float], bool]:
+    return _peer().version, _peer().grid, _peer().lossless
 
 
 def measure(picture: images.Picture, setting: float | None) -> rows.Row:
