@@ -427,6 +427,7 @@ def test_evaluate_leaves_rows_tables_plots_and_a_page_and_says_the_summary(folde
         (["--codecs", "jpeg", "--grid", "webp=1"], 2, "not among --codecs"),
         (["--codecs", "jpeg", "--metrics", "beauty"], 2, "unknown metric 'beauty'; known: ssimulacra2"),
         (["--codecs", "jpeg", "--published", "none.json"], 2, "none.json"),
+        (["--codecs", "jpeg", "--anchor", "webp"], 2, "no anchor 'webp'; there are jpeg"),
     ],
 )
 def test_arguments_without_sense_are_usage_errors(words, status, reason, folder, tmp_path, capsys):

@@ -87,17 +87,20 @@ def run_evaluate(args: argparse.Namespace) -> int:
         if stray := [spec for spec in grids if spec not in specs]:
             raise ValueError(f"--grid of {stray[0]}, which is not among --codecs")
         published = _published(args)
+        file = args.out / "rows.jsonl"
+        anchors = [*specs, *(curve.name for curve in published), *(row.codec for row in rows.read(file)[0])]
+        if args.anchor and args.anchor not in anchors:  # better said before an hour's work than after it
+            raise ValueError(f"no anchor {args.anchor!r}; there are {', '.join(dict.fromkeys(anchors))}")
     except (ValueError, OSError) as error:
         return _error(error, 2)
-    paths = images.find(args.images)
-    if not paths:
-        return _error(f"no images in {', '.join(map(str, args.images))}", 1)
     try:
+        paths = images.find(args.images)
+        if not paths:
+            return _error(f"no images in {', '.join(map(str, args.images))}", 1)
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         return _error(error, 1)
 
-    file = args.out / "rows.jsonl"
     progress = _Progress(not args.quiet and sys.stderr.isatty())
     common = {
         "processes": args.processes or max(1, _cores() // args.threads),
