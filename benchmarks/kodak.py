@@ -94,10 +94,10 @@ def main() -> int:
     (args.out / "summary.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     lines = [f"Against {report['anchor']}, {len(report['images'])} images. Negative: fewer bits.", ""]
     lines += [summary.markdown(*summary.table(report)), ""]
-    lines += [f"- {'kept' if kept else 'BROKEN'}: {figure}" for kept, figure in checks]
-    lines += [f"- {remark}" for remark in remarks]
-    (args.out / "summary.md").write_text("\n".join(lines) + "\n", "utf-8")
-    print(summary.aligned(*summary.table(report)), *lines[4 + len(report["codecs"]) + len(published) :], sep="\n")
+    verdicts = [f"- {'kept' if kept else 'BROKEN'}: {figure}" for kept, figure in checks]
+    verdicts += [f"- {remark}" for remark in remarks]
+    (args.out / "summary.md").write_text("\n".join(lines + verdicts) + "\n", "utf-8")
+    print(summary.aligned(*summary.table(report)), *verdicts, sep="\n")
     return 0 if all(kept for kept, _ in checks) else 1
 
 
