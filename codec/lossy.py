@@ -22,6 +22,7 @@ from . import weights
 from .entropy.coder import BitCounter, Coder, QueueReader, QueueWriter, code_grouped
 from .errors import FormatError, TruncatedError, UnsupportedError
 from .networks.exact import INPUT_MAX, OUTPUT_STEP
+from .networks.layers import fast_bfloat16
 from .networks.priors import SCALE_LEVELS
 from .tiles import HYPER_STRIDE, STRIDE, Tile, pad, padded_size, tiles
 from .walk import walk_latents
@@ -80,6 +81,13 @@ def _execution(device: str, threads: int) -> Iterator[str]:
             torch.set_num_threads(before)
 
 
+def _transform_precision(device: str) -> contextlib.AbstractContextManager:
+    """bfloat16 for the transforms where that is fast: their linear path stays in float32, so pixels move by a fraction
+    of a level. The prior always runs in float32: its means must agree between encoder and decoder."""
+    kind = torch.device(device)
+    return torch.autocast(kind.type, torch.bfloat16, enabled=fast_bfloat16(kind))
+
+
 def _position(model: weights.LossyModel, quality: int, device: torch.device) -> Tensor:
     """Place of a quality on the model's trade-off grid."""
     return torch.tensor([quality / QUALITY_MAX * (model.config.rate_points - 1)], dtype=torch.float32, device=device)
@@ -91,7 +99,8 @@ def _infer(model: weights.LossyModel, pixels: np.ndarray, quality: int) -> tuple
     x = torch.from_numpy(pad(pixels)).to(device).permute(2, 0, 1)[None].float() / 255
     x = x.contiguous(memory_format=torch.channels_last)
     t = _position(model, quality, device)
-    y = network.analyse(x, t)
+    with _transform_precision(device):
+        y = network.analyse(x, t)
     if model.scales is None:
         return np.zeros((0, 0, 0), np.int32), _symbols(y)
     z = network.prior.infer(y).round().clamp(-INPUT_MAX, INPUT_MAX)
@@ -115,7 +124,8 @@ def _reconstruct(model: weights.LossyModel, z: np.ndarray, residuals: np.ndarray
         symbols = y
         features = network.prior.features(torch.from_numpy(z)[None].to(device, torch.float32), t)
         y, _ = walk_latents(network.prior, features, network.unit(t), lambda mask, mean: symbols + mean)
-    x = network.synthesise(y, t)[0]
+    with _transform_precision(device):
+        x = network.synthesise(y, t)[0]
     return (x * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 

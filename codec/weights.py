@@ -173,6 +173,7 @@ def save(
         "config": json.dumps(network.config.to_dict()),
         "training": json.dumps(training),
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     save_file(tensors, temporary, metadata=metadata)
     temporary.chmod(0o644)

@@ -26,8 +26,8 @@ class LossyConfig:
     context_steps: int = 4  # decoding steps of the mean: 1, 2 or 4
     # Trade-off grid: lambda weighs MSE in units of 8-bit levels squared against bits a pixel.
     rate_points: int = 9
-    lambda_min: float = 0.001
-    lambda_max: float = 0.6
+    lambda_min: float = 0.0005
+    lambda_max: float = 0.36
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)

@@ -29,6 +29,14 @@ def activation(x: Tensor) -> Tensor:
     return F.leaky_relu(x, 0.01)
 
 
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 faster than float32."""
+    if device.type == "cpu":
+        probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+        return bool(probe and probe())
+    return True
+
+
 class Block(nn.Module):
     """Depthwise-separable residual block followed by a residual pointwise pair (as in EVC and DCVC).
 

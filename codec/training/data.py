@@ -60,12 +60,12 @@ class ImageFolder:
 
     def crops(self, count: int, size: int, rng: np.random.Generator) -> Tensor:
         """Random crops, count×3×size×size float32 in [0, 1]: images drawn by area, flipped or transposed at random,
-        half of them from a larger window that is scaled down (hides source artefacts, multiplies the data)."""
+        a third of them from a larger window that is scaled down (hides source artefacts, multiplies the data)."""
         batch = []
         for index in rng.choice(len(self.train), count, p=self.weights):
             image = self.train[index]
             window = size
-            if rng.random() < 0.5:
+            if rng.random() < 0.33:
                 window = int(rng.integers(size, min(2 * size, *image.shape[1:]) + 1))
             top = int(rng.integers(image.shape[1] - window + 1))
             left = int(rng.integers(image.shape[2] - window + 1))

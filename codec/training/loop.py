@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..networks.config import LossyConfig
+from ..networks.layers import fast_bfloat16
 from ..networks.model import LossyVAE
 from .data import ImageFolder
 from .objective import rate_distortion, scale_rate
@@ -82,16 +83,6 @@ class Objective(nn.Module):
         return scale_rate(self.model, x, t) if self.phase == "scales" else rate_distortion(self.model, x, t)
 
 
-def use_bfloat16(precision: str, device: torch.device) -> bool:
-    """bfloat16 where the hardware multiplies it fast, unless told otherwise."""
-    if precision != "auto":
-        return precision == "bfloat16"
-    if device.type == "cpu":
-        probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-        return bool(probe and probe())
-    return True
-
-
 def load_checkpoint(path: str | Path) -> dict:
     """A dictionary with `model_config`, `model`, `ema` and, in full checkpoints, the training state."""
     return torch.load(path, map_location="cpu", weights_only=True)
@@ -108,6 +99,9 @@ class Trainer:
 
     def __init__(self, model_config: LossyConfig, config: TrainingConfig, *, resume: bool = False):
         self.config = config
+        # Gradients of vanishing probabilities are denormal numbers, which processors handle many times slower.
+        # Threads inherit the setting, so it comes before any work.
+        torch.set_flush_denormal(True)
         self.rank = int(os.environ.get("RANK", 0))
         self.world = int(os.environ.get("WORLD_SIZE", 1))
         self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
@@ -141,7 +135,7 @@ class Trainer:
             self.ema = {name: value.to(self.device) for name, value in state["ema"].items()}
             self.optimiser.load_state_dict(state["optimiser"])
             self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]
-        self.bfloat16 = use_bfloat16(config.precision, self.device)
+        self.bfloat16 = fast_bfloat16(self.device) if config.precision == "auto" else config.precision == "bfloat16"
         objective = Objective(self.model, config.phase)
         if self.world > 1:
             devices = [self.device] if self.device.type == "cuda" else None
@@ -213,9 +207,7 @@ class Trainer:
         if math.isfinite(float(norm)):  # equal on all ranks: gradients are averaged before
             self.optimiser.step()
             decay = min(config.ema, (1 + self.step) / (10 + self.step))
-            with torch.no_grad():
-                for name, value in self.model.state_dict().items():
-                    self.ema[name].lerp_(value, 1 - decay)
+            torch._foreach_lerp_(list(self.ema.values()), list(self.model.state_dict().values()), 1 - decay)
         else:
             self.skipped += 1
         self.model.zero_grad(set_to_none=True)
