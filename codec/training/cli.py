@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="checkpoints, logs and the exported model go here")
     parser.add_argument("--config", default="base", help="shape of the model: base, tiny or textbook (default: base)")
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
-    parser.add_argument("--init", metavar="FILE", help="start from the averaged weights of another checkpoint")
+    parser.add_argument("--init", metavar="FILE", help="start from the averaged weights of a checkpoint or snapshot")
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--warmup", type=int, default=300, help="steps until the full learning rate")
     parser.add_argument("--decay", type=int, default=5_000, help="last steps, learning rate to zero; 0: stay stable")
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--validate-every", type=int, default=2_000, metavar="STEPS")
     parser.add_argument("--limit", type=int, metavar="N", help="read at most N images")
     parser.add_argument("-j", "--threads", type=int, default=0, help="0: all cores")
+    parser.add_argument("--snapshot", metavar="FILE", help="when done, write the averaged weights alone, to be continued")
     parser.add_argument(
         "--export", metavar="FILE", help="when done, write a model file (after --phase scales, or a factorised model)"
     )
@@ -69,10 +70,13 @@ def run(args: argparse.Namespace) -> int:
                 f" {trainer.data.skipped} skipped, {'bfloat16' if trainer.bfloat16 else 'float32'} on {trainer.device}"
             )
         trainer.run()
-        if args.export and trainer.rank == 0:
-            from .export import export
+        if trainer.rank == 0:
+            from .export import export, snapshot
 
-            export(trainer, args.export)
+            if args.snapshot:
+                snapshot(trainer, args.snapshot)
+            if args.export:
+                export(trainer, args.export)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from .. import weights
 from ..entropy.distributions import Table, gaussian_weights, quantise
@@ -60,14 +62,33 @@ def _commit() -> str:
         return "unknown"
 
 
+def _record(trainer: Trainer) -> dict:
+    """Who trained this: commit, number of images, and every run with its settings; folders by name only."""
+    runs = [{key: value for key, value in run.items() if key not in ("out", "init")} for run in trainer.history_now()]
+    return {
+        "commit": _commit(),
+        "images": len(trainer.data.train),
+        "runs": [{**run, "data": Path(run["data"]).name} for run in runs],
+    }
+
+
+def snapshot(trainer: Trainer, path: str | Path) -> None:
+    """Write the averaged weights alone, in half precision, for a later run to continue from (--init)."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: (value.half() if value.ndim == 4 else value.float()).cpu().contiguous() for name, value in trainer.ema.items()
+    }
+    metadata = {"config": json.dumps(trainer.model.config.to_dict()), "history": json.dumps(_record(trainer)["runs"])}
+    save_file(tensors, path, metadata=metadata)
+    path.chmod(0o644)
+
+
 def export(trainer: Trainer, path: str | Path) -> None:
     """Write the averaged weights of a trainer as a model file. Raises ValueError if the scale network is not exact yet."""
     network = LossyVAE(trainer.model.config)
     network.load_state_dict({name: value.cpu() for name, value in trainer.ema.items()})
-    history = [{key: value for key, value in entry.items() if key not in ("out", "init")} for entry in trainer.history_now()]
-    for entry in history:
-        entry["data"] = Path(entry["data"]).name
-    save_network(network, path, {"commit": _commit(), "images": len(trainer.data.train), "runs": history})
+    save_network(network, path, _record(trainer))
 
 
 def save_network(network: LossyVAE, path: str | Path, training: dict) -> None:

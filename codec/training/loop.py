@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..networks.config import LossyConfig
@@ -84,7 +85,19 @@ class Objective(nn.Module):
 
 
 def load_checkpoint(path: str | Path) -> dict:
-    """A dictionary with `model_config`, `model`, `ema` and, in full checkpoints, the training state."""
+    """A dictionary with `model_config`, `ema`, `history` and, in full checkpoints, the state of training.
+
+    Reads checkpoints and the weights-only files of `export.snapshot`.
+    """
+    if Path(path).suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            averaged = {name: file.get_tensor(name).float() for name in file.keys()}
+        return {
+            "model_config": json.loads(metadata["config"]),
+            "ema": averaged,
+            "history": json.loads(metadata["history"]),
+        }
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -117,14 +130,16 @@ class Trainer:
         self.step = self.skipped = 0
         self.seconds = 0.0
         state = load_checkpoint(self.out / CHECKPOINT) if resume else None
+        start: dict | None = None
         if state is None:
             if config.init:
-                self.model.load_state_dict(load_checkpoint(config.init)["ema"])
+                start = load_checkpoint(config.init)
+                self._check_shape(start, config.init)
+                self.model.load_state_dict(start["ema"])
             else:
                 self.model.start_from_pca(self._patches())
         else:
-            if LossyConfig.from_dict(state["model_config"]) != model_config:
-                raise ValueError(f"{self.out / CHECKPOINT} holds a {state['model_config']['name']} model of another shape")
+            self._check_shape(state, self.out / CHECKPOINT)
             self.model.load_state_dict(state["model"])
         self.model.to(self.device, memory_format=torch.channels_last)
         if config.phase == "scales":
@@ -133,7 +148,10 @@ class Trainer:
         self.optimiser = optimiser(self.model, config)
         if state is not None:
             self.ema = {name: value.to(self.device) for name, value in state["ema"].items()}
+            peaks = [group["peak"] for group in self.optimiser.param_groups]
             self.optimiser.load_state_dict(state["optimiser"])
+            for group, peak in zip(self.optimiser.param_groups, peaks, strict=True):
+                group["peak"] = peak  # the learning rate of this run, should it differ
             self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]
         self.bfloat16 = fast_bfloat16(self.device) if config.precision == "auto" else config.precision == "bfloat16"
         objective = Objective(self.model, config.phase)
@@ -141,9 +159,12 @@ class Trainer:
             devices = [self.device] if self.device.type == "cuda" else None
             objective = nn.parallel.DistributedDataParallel(objective, device_ids=devices)
         self.objective = objective
-        # What trained this model, for the model file: earlier runs (of --init) first.
-        earlier = load_checkpoint(config.init).get("history", []) if config.init and state is None else (state or {}).get("history", [])
-        self.history = [entry for entry in earlier if entry.get("out") != config.out]
+        # What trained this model, for the model file: the runs before this one, oldest first.
+        self.history = start["history"] if start else state["history"][:-1] if state else []
+
+    def _check_shape(self, state: dict, path: str | Path) -> None:
+        if LossyConfig.from_dict(state["model_config"]) != self.model.config:
+            raise ValueError(f"{path} holds a model {state['model_config']['name']!r} of another shape")
 
     def _largest_validation(self) -> int:
         smallest = min(min(image.shape[1:]) for image in (self.data.held_back or self.data.train))

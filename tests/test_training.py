@@ -1,0 +1,179 @@
+"""Training on a handful of small pictures: it learns, resumes, splits over processes, and ends in a model file."""
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import codec
+from codec.networks.config import CONFIGS
+from codec.networks.model import LossyVAE
+from codec.networks.priors import gaussian_bits, scale_to_index, step_masks
+from codec.training import cli
+from codec.training.data import ImageFolder
+from codec.training.loop import CHECKPOINT, Trainer, TrainingConfig, learning_rate, load_checkpoint
+from codec.training.objective import rate_distortion
+
+KODIM = Path(__file__).parent / "data" / "kodim23.png"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Six crops of a photograph, one picture too small, one file that is no picture."""
+    folder = tmp_path_factory.mktemp("images")
+    with Image.open(KODIM) as image:
+        for index in range(6):
+            image.crop((100 * index, 40 * index, 100 * index + 160, 40 * index + 144)).save(folder / f"crop{index}.png")
+        image.crop((0, 0, 50, 50)).save(folder / "small.png")
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    return folder
+
+
+def configuration(folder: Path, out: Path, **changes) -> TrainingConfig:
+    settings = {"steps": 6, "warmup": 2, "decay": 2, "batch": 2, "crop": 64, "log_every": 3, "precision": "float32"}
+    return TrainingConfig(data=str(folder), out=str(out), **{**settings, **changes})
+
+
+def command(*arguments) -> int:
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    return cli.run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+def test_pictures_that_cannot_be_used_are_counted(folder):
+    data = ImageFolder(folder, minimum=64)
+    assert data.skipped == 2 and len(data.train) + len(data.held_back) == 6 and data.held_back
+    crops = data.crops(5, 64, np.random.default_rng(0))
+    assert crops.shape == (5, 3, 64, 64) and 0 <= crops.min() and crops.max() <= 1
+    with pytest.raises(ValueError, match="no usable image"):
+        ImageFolder(folder, minimum=1000)
+
+
+def test_the_schedule_warms_up_stays_and_decays_to_zero():
+    config = TrainingConfig(data="", out="", steps=100, warmup=10, decay=20)
+    rates = [learning_rate(step, config) for step in range(100)]
+    assert rates[0] == 0.1 and rates[9:81] == [1.0] * 72 and 0 < rates[99] < 0.1
+    assert np.all(np.diff(rates[80:]) < 0)
+
+
+def test_a_new_model_is_a_working_transform_coder(folder):
+    """The PCA start: before any training, more rate buys more quality, and the prior's guess of its cost is sane."""
+    torch.manual_seed(0)
+    model = LossyVAE(CONFIGS["tiny"])
+    data = ImageFolder(folder, minimum=64)
+    crops = data.crops(64, 64, np.random.default_rng(1))
+    model.start_from_pca(crops.unfold(2, 16, 16).unfold(3, 16, 16).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, 16, 16))
+    x = data.validation(128)[:1]
+    outcomes = [rate_distortion(model, x, torch.tensor([t]), noisy=False) for t in (0.0, 1.0, 2.0)]
+    assert outcomes[0]["mse"] > outcomes[1]["mse"] > outcomes[2]["mse"]
+    assert 0.05 < outcomes[0]["bpp"] < outcomes[1]["bpp"] < outcomes[2]["bpp"] < 3
+
+
+def test_training_lowers_the_objective(folder, tmp_path):
+    config = configuration(folder, tmp_path, steps=60, decay=20, batch=4, lr=2e-4, validate_every=20, log_every=100, ema=0.9)
+    trainer = Trainer(CONFIGS["tiny"], config)
+    trainer._validate()
+    trainer.run()
+    cost = np.genfromtxt(tmp_path / "validation.csv", delimiter=",", names=True)["cost"]
+    assert len(cost) == 4 and cost[-1] < 0.95 * cost[0]
+    assert trainer.skipped == 0
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(folder, tmp_path):
+    whole = Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "whole"))
+    whole.run()
+    part = Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "part"))
+    for _ in range(4):
+        part._train_step()
+        part.step += 1
+    part.save()
+    resumed = Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "part"), resume=True)
+    assert resumed.step == 4
+    resumed.run()
+    for name, value in whole.ema.items():
+        assert torch.equal(value, resumed.ema[name]), name
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(folder, tmp_path):
+    trainer = Trainer(CONFIGS["tiny"], configuration(folder, tmp_path))
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    cut = trainer._batch
+    trainer._batch = lambda step: (cut(step)[0] * float("nan"), cut(step)[1])
+    trainer._train_step()
+    assert trainer.skipped == 1
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_two_processes_train_one_model(folder, tmp_path):
+    """DistributedDataParallel over gloo: both see other crops, one writes, all works as for one process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    arguments = ["--data", folder, "--out", tmp_path, "--config", "tiny", "--steps", 3, "--batch", 2, "--crop", 64, "-j", 1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "codec", "train", *map(str, arguments)],
+            env=os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    state = load_checkpoint(tmp_path / CHECKPOINT)
+    assert state["step"] == 3 and state["history"][-1]["processes"] == 2
+
+
+def test_a_trained_model_compresses(folder, tmp_path, monkeypatch, photo, capsys):
+    """From pictures to a model file to a compressed picture: train, fit the exact scales, export, use."""
+    common = ("--data", folder, "--config", "tiny", "--batch", 2, "--crop", 64, "-j", 1, "--log-every", 5)
+    assert command(*common, "--out", tmp_path / "a", "--steps", 5, "--snapshot", tmp_path / "a.stable.safetensors") == 0
+    scales = ("--phase", "scales", "--init", tmp_path / "a.stable.safetensors", "--steps", 5)
+    assert command(*common, *scales, "--out", tmp_path / "b", "--export", tmp_path / "m" / "mine.safetensors") == 0
+    assert "images/s" in capsys.readouterr().out
+    monkeypatch.setenv("CODEC_MODELS", str(tmp_path / "m"))
+    monkeypatch.setenv("CODEC_MODEL", "mine")
+    decoded = codec.decompress(codec.compress(photo, 50))
+    assert np.mean((np.array(decoded, float) - np.array(photo)) ** 2) < 0.3 * np.var(np.array(photo))
+
+
+@pytest.mark.parametrize(
+    "arguments, status, message",
+    [
+        (("--config", "huge"), 2, "unknown configuration 'huge'"),
+        (("--crop", "100"), 2, "multiple of 64"),
+        (("--phase", "scales"), 2, "needs --init"),
+        (("--data", "no-such-folder"), 1, "no usable image"),
+    ],
+)
+def test_wrong_requests_end_in_one_line(folder, tmp_path, capsys, arguments, status, message):
+    assert command("--data", folder, "--out", tmp_path, *arguments) == status
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_the_steps_of_the_walk_partition_the_latents():
+    for steps in (1, 2, 4):
+        masks = step_masks(steps, 8, 6, 4)
+        assert masks.shape == (steps, 8, 6, 4) and torch.equal(masks.sum(0), torch.ones(8, 6, 4, dtype=torch.long))
+        assert masks.float().mean((1, 2, 3)).allclose(torch.full((steps,), 1 / steps))
+
+
+def test_code_lengths_are_those_of_a_discretised_gaussian():
+    scale = 2.0
+    residual = torch.arange(-30.0, 31)
+    bits = gaussian_bits(residual, scale_to_index(torch.tensor(scale)))
+    assert torch.exp2(-bits).sum() == pytest.approx(1, abs=1e-5)
+    # Differential entropy of a Gaussian: the discretisation of a wide one costs nothing.
+    entropy = (torch.exp2(-bits) * bits).sum()
+    assert float(entropy) == pytest.approx(0.5 * np.log2(2 * np.pi * np.e * (scale**2 + 1 / 12)), abs=0.01)
