@@ -56,7 +56,7 @@ def compress(
     exif, icc_profile, xmp: None takes them from the PIL image, b"" drops them.
     device: "auto", "cpu" or "cuda"; threads: 0 is all. Neither affects what can decode the file.
 
-    ImageError for a picture that cannot be coded, UnsupportedError for what this version does not offer yet;
+    ImageError for a picture that cannot be coded, TargetError for a target that no quality reaches, UnsupportedError for what this version does not offer yet;
     ValueError and TypeError for wrong arguments.
     """
     if not 0 <= _number("quality", quality) <= 100:
@@ -76,24 +76,39 @@ def compress(
     if len(chosen) > 1:
         raise ValueError(f"{' and '.join(chosen)} exclude one another: give one")
     source = from_input(image, icc_profile=icc_profile, exif=exif, xmp=xmp)
-    if wanted:
-        raise UnsupportedError(f"{wanted[0]} is not available in this version: choose a quality instead")
     if lossless:
         raise UnsupportedError("lossless coding is not available in this version")
 
-    from . import lossy  # imports torch
+    from . import rate_control  # imports torch
 
-    hundredths = round(float(quality) * 100)
     colour, alpha = split(source.pixels)
-    model_id, latents = lossy.encode(colour, hundredths, effort=effort, device=device, threads=threads)
-    sections = {Tag.LATENTS: latents}
+    height, width, _ = colour.shape
+    sections = {}
     if alpha is not None:
         sections[Tag.ALPHA] = container.pack_alpha(alpha)
     for tag, name in _METADATA.items():
         if content := getattr(source, name):
             sections[tag] = container.pack_metadata(tag, content)
-    height, width, _ = colour.shape
-    return container.pack(Header("lossy", model_id, width, height, source.mode, hundredths), sections)
+
+    def pack(model_id: bytes, hundredths: int, latents: bytes) -> bytes:
+        header = Header("lossy", model_id, width, height, source.mode, hundredths)
+        return container.pack(header, {Tag.LATENTS: latents, **sections})
+
+    target = None
+    if wanted:
+        if target_bpp is not None:
+            target_bytes = int(target_bpp * width * height / 8)
+        target = rate_control.Target(bytes=target_bytes, psnr=target_psnr)
+    return rate_control.encode(
+        colour,
+        pack,
+        quality=None if wanted else round(float(quality) * 100),
+        target=target,
+        gray=source.mode.startswith("L"),
+        effort=effort,
+        device=device,
+        threads=threads,
+    )
 
 
 def decompress(

@@ -184,6 +184,13 @@ def _load_plot(parser: argparse.ArgumentParser) -> Callable:
     return run_plot
 
 
+def _load_compare(parser: argparse.ArgumentParser) -> Callable:
+    from .evaluation.cli import add_arguments_compare, run_compare
+
+    add_arguments_compare(parser)
+    return run_compare
+
+
 def _load_train(parser: argparse.ArgumentParser) -> Callable:
     from .training.cli import add_arguments, run
 
@@ -197,6 +204,7 @@ COMMANDS = {  # name: (summary, function that adds the arguments to a parser and
     "inspect": ("show what the header of compressed files says", _load_inspect),
     "evaluate": ("measure codecs on a folder of images", _load_evaluate),
     "plot": ("draw what evaluate measured", _load_plot),
+    "compare": ("set two measurements against each other", _load_compare),
     "train": ("train a model", _load_train),
 }
 

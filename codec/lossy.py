@@ -12,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -33,21 +34,18 @@ _SETTING = struct.Struct("<IIH")
 SYMBOL_MAX = 1 << 18  # largest residual magnitude that is coded
 
 
-def encode(
-    pixels: np.ndarray, quality: int, *, effort: int = 3, device: str = "auto", threads: int = 0
-) -> tuple[bytes, bytes]:
-    """pixels: H×W×3 uint8; quality: 0..10000 -> (model id, latents section)."""
-    with _execution(device, threads) as place:
-        model = weights.load(weights.default_path(), place)
-        z, residuals = _infer(model, pixels, quality)
-    return model.model_id, _write(model, z, residuals, quality, pixels.shape[0], pixels.shape[1])
+def encode(pixels: np.ndarray, quality: int, *, device: str = "auto", threads: int = 0) -> tuple[bytes, bytes]:
+    """One amortised pass. pixels: H×W×3 uint8; quality: 0..10000 -> (model id, latents section)."""
+    with execution(device, threads) as place:
+        encoder = Encoder(weights.load(weights.default_path(), place), pixels)
+        return encoder.model.model_id, encoder.write(encoder.quantise(encoder.analyse(quality), quality))
 
 
 def decode(
     latents: bytes, *, width: int, height: int, quality: int, model_id: bytes, device: str = "auto", threads: int = 0
 ) -> np.ndarray:
     """Latents section -> H×W×3 uint8. Raises FormatError on damage, UnsupportedError on an unknown model."""
-    with _execution(device, threads) as place:
+    with execution(device, threads) as place:
         model = weights.load(weights.find(model_id), place)
         z, residuals = _read(model, latents, quality, height, width)
         return _reconstruct(model, z, residuals, quality)[:height, :width]
@@ -55,17 +53,98 @@ def decode(
 
 def count_bits(pixels: np.ndarray, quality: int, *, device: str = "auto", threads: int = 0) -> float:
     """Ideal code length in bits of what `encode` would write, without its headers."""
-    with _execution(device, threads) as place:
-        model = weights.load(weights.default_path(), place)
-        z, residuals = _infer(model, pixels, quality)
-    counter = BitCounter()
-    for tile in tiles(*pixels.shape[:2]):
-        _code_tile(counter, model, quality, tile, z, residuals)
-    return counter.bits
+    with execution(device, threads) as place:
+        encoder = Encoder(weights.load(weights.default_path(), place), pixels)
+        return encoder.bits(encoder.quantise(encoder.analyse(quality), quality))
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What a file says about a picture."""
+
+    quality: int  # hundredths
+    z: np.ndarray  # hyper-latents, int32 [Cz, h/4, w/4]
+    residuals: np.ndarray  # int32 [M, h, w]
+    decoded: Tensor  # the gained latents that a decoder finds: 1×M×h×w
+
+
+def nearest(offset: Tensor) -> Tensor:
+    """The symbols of one amortised pass: offsets of the latents from their means, rounded."""
+    return offset.round().clamp(-SYMBOL_MAX, SYMBOL_MAX)
+
+
+class Encoder:
+    """One picture on its way into a file, at any quality: analyse, quantise, then measure or write.
+
+    Used inside `execution`; what `refine.py` and `rate_control.py` do is made of these steps.
+    """
+
+    def __init__(self, model: weights.LossyModel, pixels: np.ndarray):
+        self.model, self.network = model, model.network
+        self.height, self.width, _ = pixels.shape
+        x = torch.from_numpy(pad(pixels)).to(model.device).permute(2, 0, 1)[None].float() / 255
+        self.x = x.contiguous(memory_format=torch.channels_last)  # padded, 1×3×H×W in [0, 1]
+
+    def analyse(self, quality: int) -> Tensor:
+        """Amortised inference of the gained latents: 1×M×h×w."""
+        with transform_precision(self.model.device):
+            return self.network.analyse(self.x, position(self.model, quality))
+
+    def infer_hyper(self, y: Tensor) -> Tensor:
+        """Amortised inference of the hyper-latents, rounded: 1×Cz×h/4×w/4; empty under a factorised prior."""
+        if self.model.scales is None:
+            return torch.zeros(1, 0, 0, 0)
+        return self.network.prior.infer(y).round().clamp(-INPUT_MAX, INPUT_MAX)
+
+    def quantise(
+        self, y: Tensor, quality: int, *, z: Tensor | None = None, choose: Callable[[Tensor], Tensor] = nearest
+    ) -> Latents:
+        """Gained latents -> symbols. z: hyper-latents other than the inferred; `choose` picks a symbol for each offset."""
+        z = self.infer_hyper(y) if z is None else z
+        if self.model.scales is None:
+            residuals = choose(y)
+            return Latents(quality, _symbols(z), _symbols(residuals), residuals)
+        t, prior = position(self.model, quality), self.network.prior
+        residuals = torch.zeros_like(y)
+
+        def visit(mask: Tensor, mean: Tensor) -> Tensor:
+            chosen = choose(y - mean)
+            residuals.copy_(torch.where(mask, chosen, residuals))
+            return chosen + mean
+
+        decoded, _ = walk_latents(prior, prior.features(z, t), self.network.unit(t), visit)
+        return Latents(quality, _symbols(z), _symbols(residuals), decoded)
+
+    def levels(self, z: Tensor, quality: int, shape: tuple[int, int, int]) -> np.ndarray:
+        """The table of each residual symbol of the picture: int64 [M, h, w], tile by tile as the file has them."""
+        levels = np.empty(shape, np.int64)
+        symbols = _symbols(z)
+        for tile in tiles(self.height, self.width):
+            rows, columns = tile.slices(STRIDE)
+            hyper_rows, hyper_columns = tile.slices(HYPER_STRIDE)
+            part = (shape[0], rows.stop - rows.start, columns.stop - columns.start)
+            tile_z = symbols[:, hyper_rows, hyper_columns]
+            levels[:, rows, columns] = scale_levels(self.model, quality, tile_z, part)
+        return levels
+
+    def bits(self, latents: Latents) -> float:
+        """Ideal code length of what `write` would write, without its headers."""
+        counter = BitCounter()
+        for tile in tiles(self.height, self.width):
+            _code_tile(counter, self.model, latents.quality, tile, latents.z, latents.residuals)
+        return counter.bits
+
+    def picture(self, latents: Latents) -> np.ndarray:
+        """What a decoder will show: H×W×3 uint8."""
+        return _synthesise(self.model, latents.decoded, latents.quality)[: self.height, : self.width]
+
+    def write(self, latents: Latents) -> bytes:
+        """The latents section."""
+        return _write(self.model, latents.z, latents.residuals, latents.quality, self.height, self.width)
 
 
 @contextlib.contextmanager
-def _execution(device: str, threads: int) -> Iterator[str]:
+def execution(device: str, threads: int) -> Iterator[str]:
     """Thread count for the duration, no gradients; yields the device to run on."""
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
@@ -74,58 +153,41 @@ def _execution(device: str, threads: int) -> Iterator[str]:
     if threads:
         torch.set_num_threads(threads)
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             yield "cuda" if device != "cpu" and available else "cpu"
     finally:
         if threads:
             torch.set_num_threads(before)
 
 
-def _transform_precision(device: str) -> contextlib.AbstractContextManager:
+def transform_precision(device: str) -> contextlib.AbstractContextManager:
     """bfloat16 for the transforms where that is fast: their linear path stays in float32, so pixels move by a fraction
     of a level. The prior always runs in float32: its means must agree between encoder and decoder."""
     kind = torch.device(device)
     return torch.autocast(kind.type, torch.bfloat16, enabled=fast_bfloat16(kind))
 
 
-def _position(model: weights.LossyModel, quality: int, device: torch.device) -> Tensor:
-    """Place of a quality on the model's trade-off grid."""
-    return torch.tensor([quality / QUALITY_MAX * (model.config.rate_points - 1)], dtype=torch.float32, device=device)
-
-
-def _infer(model: weights.LossyModel, pixels: np.ndarray, quality: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inference and quantisation: H×W×3 -> hyper-latents int32 [Cz, h/4, w/4] and residual symbols int32 [M, h, w]."""
-    network, device = model.network, model.device
-    x = torch.from_numpy(pad(pixels)).to(device).permute(2, 0, 1)[None].float() / 255
-    x = x.contiguous(memory_format=torch.channels_last)
-    t = _position(model, quality, device)
-    with _transform_precision(device):
-        y = network.analyse(x, t)
-    if model.scales is None:
-        return np.zeros((0, 0, 0), np.int32), _symbols(y)
-    z = network.prior.infer(y).round().clamp(-INPUT_MAX, INPUT_MAX)
-    residuals = torch.zeros_like(y)
-
-    def quantise(mask: Tensor, mean: Tensor) -> Tensor:
-        rounded = (y - mean).round().clamp(-SYMBOL_MAX, SYMBOL_MAX)
-        residuals.copy_(torch.where(mask, rounded, residuals))
-        return rounded + mean
-
-    walk_latents(network.prior, network.prior.features(z, t), network.unit(t), quantise)
-    return _symbols(z), _symbols(residuals)
+def position(model: weights.LossyModel, quality: int) -> Tensor:
+    """Place of a quality on the model's trade-off grid: a tensor of one value."""
+    place = quality / QUALITY_MAX * (model.config.rate_points - 1)
+    return torch.tensor([place], dtype=torch.float32, device=model.device)
 
 
 def _reconstruct(model: weights.LossyModel, z: np.ndarray, residuals: np.ndarray, quality: int) -> np.ndarray:
     """Symbols -> padded picture, uint8."""
-    network, device = model.network, model.device
-    t = _position(model, quality, device)
-    y = torch.from_numpy(residuals)[None].to(device, torch.float32)
+    network = model.network
+    t = position(model, quality)
+    y = torch.from_numpy(residuals)[None].to(model.device, torch.float32)
     if model.scales is not None:
         symbols = y
-        features = network.prior.features(torch.from_numpy(z)[None].to(device, torch.float32), t)
+        features = network.prior.features(torch.from_numpy(z)[None].to(model.device, torch.float32), t)
         y, _ = walk_latents(network.prior, features, network.unit(t), lambda mask, mean: symbols + mean)
-    with _transform_precision(device):
-        x = network.synthesise(y, t)[0]
+    return _synthesise(model, y, quality)
+
+
+def _synthesise(model: weights.LossyModel, y: Tensor, quality: int) -> np.ndarray:
+    with transform_precision(model.device):
+        x = model.network.synthesise(y, position(model, quality))[0]
     return (x * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 

@@ -232,8 +232,13 @@ def test_an_animation_needs_the_first_frame_option(folder, capsys):
 
 
 def test_what_this_version_lacks_is_said_in_one_line(folder, capsys):
-    for option in (["-l"], ["--target-bpp", "0.5"]):
-        check_run(capsys, "compress", "in.png", "a", *option, status=1, err=r"error: in\.png: .*this version.*\n")
+    check_run(capsys, "compress", "in.png", "a", "-l", status=1, err=r"error: in\.png: .*this version.*\n")
+
+
+def test_a_target_that_cannot_be_reached_is_one_line_and_no_file(folder, capsys):
+    message = r"error: in\.png: 12 bytes cannot be reached: the smallest file has \d+ \(quality 0\)\n"
+    check_run(capsys, "compress", "in.png", "a", "--target-bytes", "12", status=1, err=message)
+    assert not Path("a").exists()
 
 
 def test_verify_decodes_and_fails_where_decoding_fails(folder, capsys, monkeypatch):

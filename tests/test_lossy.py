@@ -34,7 +34,7 @@ def decode(data: bytes, model_id: bytes, shape: tuple[int, ...], quality: int, *
 
 
 def symbols(data: bytes, shape: tuple[int, ...], quality: int) -> tuple[np.ndarray, np.ndarray]:
-    with torch.inference_mode():
+    with torch.no_grad():
         return lossy._read(weights.load(weights.default_path()), data, quality, *shape[:2])
 
 
@@ -68,7 +68,7 @@ def test_the_training_estimate_agrees_with_the_counter(pixels):
     trained.prior.scale_network.forward = lambda z: torch.cat([scales(one[None]) for one in z]) / 16
     x = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
     for point in range(model.config.rate_points):
-        with torch.inference_mode():
+        with torch.no_grad():
             estimate = rate_distortion(trained, x, torch.tensor([float(point)]), noisy=False)
         bits = float(estimate["bpp"]) * crop.shape[0] * crop.shape[1]
         quality = round(point * lossy.QUALITY_MAX / (model.config.rate_points - 1))

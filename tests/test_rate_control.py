@@ -1,0 +1,91 @@
+"""Targets: ceilings hold, floors hold, both are used well, and what cannot be reached is named."""
+
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import codec
+from codec.metrics import psnr
+from codec.rate_control import GRID, _Goal, _Search
+
+pytestmark = pytest.mark.usefixtures("tiny_model")
+
+
+def decoded(data: bytes) -> np.ndarray:
+    return np.asarray(codec.decompress(data))
+
+
+@pytest.fixture(scope="module")
+def large(photo) -> Image.Image:
+    return photo.resize((384, 256), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("quality", [3, 40, 96])
+@pytest.mark.parametrize("effort", [3, 4])
+def test_a_size_is_a_ceiling_of_the_whole_file(large, quality, effort):
+    image = large.copy()
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    wanted = 29 + len(codec.compress(image, quality, exif=b"Exif\0\0MM\0*rest"))
+    data = codec.compress(image, target_bytes=wanted, effort=effort, exif=b"Exif\0\0MM\0*rest")
+    assert 0.985 * wanted <= len(data) <= wanted
+    assert decoded(data).shape == (256, 384, 4)
+
+
+def test_a_rate_is_a_ceiling_too(large):
+    rate = 8 * (len(codec.compress(large, 60)) + 5) / (384 * 256)
+    assert 0.985 * rate <= codec.inspect(codec.compress(large, target_bpp=rate)).bpp <= rate
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("effort", [3, 4])
+def test_a_psnr_is_a_floor_of_the_decoded_pixels(large, mode, effort):
+    image = large.convert(mode)
+    wanted = psnr(np.asarray(image), decoded(codec.compress(image, 50))) + 0.3
+    found = psnr(np.asarray(image), decoded(codec.compress(image, target_psnr=wanted, effort=effort)))
+    assert wanted <= found <= wanted + 0.05
+
+
+def test_what_cannot_be_reached_is_an_error_that_names_the_nearest(photo):
+    smallest = len(codec.compress(photo, 0))
+    with pytest.raises(codec.TargetError, match=f"10 bytes .*smallest file has {smallest} .quality 0"):
+        codec.compress(photo, target_bytes=10)
+    with pytest.raises(codec.TargetError, match="smallest file"):
+        codec.compress(photo, target_bpp=1e-9)
+    with pytest.raises(codec.TargetError, match=r"99 dB .*the best is [\d.]+ dB .quality 100"):
+        codec.compress(photo, target_psnr=99)
+
+
+def test_more_bytes_than_the_best_quality_needs_give_the_best_quality(photo):
+    assert codec.compress(photo, target_bytes=10**7) == codec.compress(photo, 100)
+    assert codec.compress(photo, target_psnr=1) == codec.compress(photo, 0)
+
+
+def search(goal: _Goal, truth, curve=GRID / 1000, probes=10) -> _Search:
+    return _Search(goal, curve, lambda quality: (quality, truth(quality)), probes).run()
+
+
+@pytest.mark.parametrize("ceiling", [True, False])
+@pytest.mark.parametrize("value", [0.7, 3.0, 9.0])
+@pytest.mark.parametrize(
+    "truth", [lambda q: q / 1000, lambda q: q / 900 - 0.5, lambda q: 8 * math.sqrt(q / 6400) + 0.01 * math.sin(q)]
+)
+def test_the_search_needs_few_attempts_and_never_ends_on_the_wrong_side(ceiling, value, truth):
+    goal = _Goal(value, 0.01, 0.04, ceiling=ceiling)
+    found = search(goal, truth)
+    assert found.best is not None and goal.close(truth(found.best)) and len(found.known) <= 8
+
+
+def test_a_staircase_still_ends_on_the_right_side():
+    """Values that jump over the range that would be accepted."""
+    for ceiling in (True, False):
+        found = search(_Goal(4.5, 0.01, 0.02, ceiling=ceiling), lambda q: float(q // 1000))
+        assert found.best // 1000 == (4 if ceiling else 5) and len(found.known) <= 11
+
+
+def test_the_end_of_the_scale_is_the_nearest_where_nothing_reaches():
+    found = search(_Goal(-5.0, 0.01, 0.02, ceiling=True), lambda q: q / 1000)
+    assert found.best is None and found.nearest == (0, 0.0)
+    found = search(_Goal(15.0, 0.01, 0.02, ceiling=False), lambda q: q / 1000)
+    assert found.best is None and found.nearest == (10000, 10.0)
