@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class LossyConfig:
     """Shape of a lossy model: transforms, prior and the range of its one continuous quality scale.
 
-    Widths are channels, resolutions are relative to the picture. `analysis_blocks` and
-    `synthesis_blocks` count blocks at 1/4, 1/8 and 1/16.
+    Widths are channels at 1/4, 1/8 and 1/16 of the picture's resolution. `analysis_blocks` counts blocks at each of
+    them, `synthesis_blocks` at 1/4 (half of them on the way down, half on the way up) and 1/8.
     """
 
     name: str
@@ -19,7 +19,7 @@ class LossyConfig:
     prior: str = "hyperprior"  # "hyperprior" (with context on the mean) or "factorised"
     widths: tuple[int, int, int] = (96, 192, 320)
     analysis_blocks: tuple[int, int, int] = (1, 3, 1)
-    synthesis_blocks: tuple[int, int, int] = (2, 4, 1)
+    synthesis_blocks: tuple[int, int] = (2, 4)
     latent_channels: int = 384  # y, at 1/16
     hyper_latent_channels: int = 128  # z, at 1/64
     hyper_width: int = 192
@@ -46,7 +46,7 @@ CONFIGS = {
             "tiny",
             widths=(16, 24, 32),
             analysis_blocks=(1, 1, 0),
-            synthesis_blocks=(1, 1, 0),
+            synthesis_blocks=(1, 1),
             latent_channels=48,
             hyper_latent_channels=8,
             hyper_width=24,

@@ -51,7 +51,7 @@ class LossyVAE(nn.Module):
 
     def synthesise(self, y: Tensor, t: Tensor) -> Tensor:
         """Gained latents -> x: B×3×H×W, float32, not clipped."""
-        return self.synthesis(y * self.log_inverse_gain(t).exp(), t)
+        return self.synthesis(y * self.log_inverse_gain(t).exp(), y, t)
 
     @torch.no_grad()
     def start_from_pca(self, patches: Tensor) -> None:
@@ -67,7 +67,6 @@ class LossyVAE(nn.Module):
         deviation = values.flip(0)[:count].clamp_min(1e-12).sqrt().float()
         self.analysis.linear.copy_(basis)
         self.synthesis.linear.copy_(basis.T)
-        self.synthesis.deviation.copy_(deviation)
         self.deviation.copy_(deviation)
         start = scale_to_index(deviation * self.log_gain.table.exp())
         self.prior.scale_offset.table.copy_(start.clamp(0, SCALE_LEVELS - 1))

@@ -46,32 +46,45 @@ class Analysis(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """Latents y: B×M×h×w in pixel units -> x: B×3×16h×16w, nominally in [0, 1], not clipped."""
+    """Latents -> x: B×3×16h×16w, nominally in [0, 1], not clipped.
+
+    The network is a U: it looks at the linear reconstruction at 1/4 and 1/8 and at the latents themselves, and corrects
+    the former. (A network that sees the latents alone has to learn the linear transform first, and hardly learned.)
+    """
 
     def __init__(self, config: LossyConfig):
         super().__init__()
-        w4, w8, w16 = config.widths
-        n4, n8, n16 = config.synthesis_blocks
+        w4, w8, _ = config.widths
+        n4, n8 = config.synthesis_blocks
         self.linear = nn.Parameter(torch.randn(PATCH, config.latent_channels) * PATCH**-0.5)
-        # Latents differ in scale by a factor of hundreds; the network sees them divided by their deviation.
-        self.register_buffer("deviation", torch.ones(config.latent_channels))
-        self.stem = pointwise(config.latent_channels, w16)
-        self.sixteenth = blocks(w16, n16)
-        self.to_eighth = Up(w16, w8)
+        self.from_pixels = Down(3, w4, 4)
+        self.quarter_in = blocks(w4, n4 // 2)
+        self.to_eighth = Down(w4, w8)
+        self.from_latents = Up(config.latent_channels, w8)
         self.rate_scale = RateTable(config.rate_points, w8)
         self.eighth = blocks(w8, n8)
         self.to_quarter = Up(w8, w4)
-        self.quarter = blocks(w4, n4)
+        self.quarter_out = blocks(w4, n4 - n4 // 2)
         self.head = Up(w4, 3, 4, scale=0.01)
 
-    def forward(self, y: Tensor, t: Tensor) -> Tensor:
+    def forward(self, y: Tensor, gained: Tensor, t: Tensor) -> Tensor:
+        """y: B×M×h×w in pixel units; gained: the same latents in quantisation steps."""
         with torch.autocast(y.device.type, enabled=False):
             x = F.pixel_shuffle(F.conv2d(y, self.linear[:, :, None, None]), STRIDE)
-        h = self.sixteenth(self.stem(y / self.deviation[:, None, None]))
-        h = self.to_eighth(h)
+        quarter = self.quarter_in(self.from_pixels(4 * x))
+        # Small symbols matter as much as large ones: the logarithm evens them out.
+        h = self.to_eighth(quarter) + self.from_latents(gained.sign() * gained.abs().log1p())
         h = self.eighth(h * self.rate_scale(t).exp().to(h.dtype))
-        h = self.quarter(self.to_quarter(h))
+        h = self.quarter_out(self.to_quarter(h) + quarter)
         return x + 0.5 + self.head(h).float()
+
+
+def _keep_variance(layers: nn.ModuleList) -> None:
+    """Initialise strided convolutions so that signals keep their size from end to end (He et al. 2015)."""
+    for layer in layers:
+        fan_in = layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else layer.in_channels * 25 / 4
+        nn.init.normal_(layer.weight, std=(2 / fan_in) ** 0.5)
+        nn.init.zeros_(layer.bias)
 
 
 class ConvolutionalAnalysis(nn.Module):
@@ -84,6 +97,7 @@ class ConvolutionalAnalysis(nn.Module):
         self.layers = nn.ModuleList(
             nn.Conv2d(a, b, 5, stride=2, padding=2) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
         )
+        _keep_variance(self.layers)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         h = 4 * (x - 0.5)
@@ -93,7 +107,7 @@ class ConvolutionalAnalysis(nn.Module):
 
 
 class ConvolutionalSynthesis(nn.Module):
-    """The textbook decoder: four strided 5×5 transposed convolutions. Shapes as `Synthesis`."""
+    """The textbook decoder: four strided 5×5 transposed convolutions. Shapes as `Synthesis`; `gained` is not used."""
 
     def __init__(self, config: LossyConfig):
         super().__init__()
@@ -103,8 +117,9 @@ class ConvolutionalSynthesis(nn.Module):
             nn.ConvTranspose2d(a, b, 5, stride=2, padding=2, output_padding=1)
             for a, b in zip(sizes[:-1], sizes[1:], strict=True)
         )
+        _keep_variance(self.layers)
 
-    def forward(self, y: Tensor, t: Tensor) -> Tensor:
+    def forward(self, y: Tensor, gained: Tensor, t: Tensor) -> Tensor:
         h = y
         for layer in self.layers[:-1]:
             h = activation(layer(h))
