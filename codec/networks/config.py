@@ -23,7 +23,7 @@ class LossyConfig:
     latent_channels: int = 384  # y, at 1/16
     hyper_latent_channels: int = 128  # z, at 1/64
     hyper_width: int = 192
-    context_steps: int = 4  # decoding steps of the mean: 1, 2 or 4
+    context_steps: int = 4  # decoding steps of the mean: 1, 2, 4 or 6
     # Trade-off grid: lambda weighs MSE in units of 8-bit levels squared against bits a pixel.
     rate_points: int = 9
     lambda_min: float = 0.0005
@@ -41,7 +41,7 @@ class LossyConfig:
 CONFIGS = {
     config.name: config
     for config in (
-        LossyConfig("base"),
+        LossyConfig("base", context_steps=6),
         LossyConfig(
             "tiny",
             widths=(16, 24, 32),

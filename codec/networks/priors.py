@@ -39,19 +39,27 @@ def step_masks(steps: int, channels: int, height: int, width: int, device: torch
     """Which latents each step decodes: bool steps×M×h×w, a partition of all latents.
 
     With 4 steps, each quarter of the channels visits the four positions of every 2×2 cell in its own order,
-    so that every step has neighbours of every kind; with 2 steps, halves and a checkerboard.
+    so that every step has neighbours of every kind; with 2 steps, halves and a checkerboard. With 6, the first of the
+    four is split once more, so that low frequencies go from coarse to fine: cells of even row and column, then of odd
+    row and column, then the rest.
     """
     if steps == 1:
         return torch.ones(1, channels, height, width, dtype=torch.bool, device=device)
     row = torch.arange(height, device=device)[:, None] % 2
     column = torch.arange(width, device=device)[None, :] % 2
-    group = torch.arange(channels, device=device)[:, None, None] * steps // channels
+    groups = min(steps, 4)
+    group = torch.arange(channels, device=device)[:, None, None] * groups // channels
     if steps == 2:
         order = (row + column + group) % 2
     else:
         # Diagonal first: the second step then sees its diagonal neighbours, the later ones all four sides.
         position = torch.tensor([[0, 2], [3, 1]], device=device)[row, column]
         order = position ^ group
+        if steps == 6:
+            cell_row = torch.arange(height, device=device)[:, None] // 2 % 2
+            cell_column = torch.arange(width, device=device)[None, :] // 2 % 2
+            coarse = torch.where(cell_row != cell_column, 2, cell_row)
+            order = torch.where(order == 0, coarse, order + 2)
     return order[None] == torch.arange(steps, device=device)[:, None, None, None]
 
 
@@ -69,16 +77,19 @@ class FactorisedPrior(nn.Module):
 
 
 class ContextStep(nn.Module):
-    """Mean of one step: a network on hyper-features and known latents, plus a linear filter on the latter."""
+    """Mean of one step: a network on hyper-features and known latents, plus a linear filter on the latter.
 
-    def __init__(self, config: LossyConfig):
+    `dilation` is the distance of the neighbours that are known by then.
+    """
+
+    def __init__(self, config: LossyConfig, dilation: int):
         super().__init__()
         width, channels = config.hyper_width, config.latent_channels
         self.mix_in = pointwise(width + channels, width)
-        self.spatial = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.spatial = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, groups=width)
         self.mix = pointwise(width, width, scale=1.4)
         self.head = pointwise(width, channels, scale=0.01)
-        self.linear = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        self.linear = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation, groups=channels, bias=False)
         nn.init.zeros_(self.linear.weight)
 
     def forward(self, features: Tensor, known: Tensor, unit: Tensor) -> Tensor:
@@ -116,7 +127,9 @@ class HyperPrior(nn.Module):
         self.features_up2 = Up(width, width)
         self.features_block2 = Block(width)
         self.mean_head = pointwise(width, m, scale=0.01)
-        self.context = nn.ModuleList(ContextStep(config) for _ in range(self.steps - 1))
+        self.context = nn.ModuleList(
+            ContextStep(config, dilation=2 if self.steps == 6 and step < 3 else 1) for step in range(1, self.steps)
+        )
         self.scale_offset = RateTable(points, m)
         self.scale_network = ExactNetwork(hyper, width, m)
 
