@@ -214,6 +214,11 @@ def scale_levels(model: weights.LossyModel, quality: int, z: np.ndarray, shape: 
     return np.clip((2 * position + steps) // (2 * steps), 0, SCALE_LEVELS - 1)
 
 
+def hyper_point(model: weights.LossyModel, quality: int) -> int:
+    """Nearest rate point, halves up: the tables of p(z) are not interpolated."""
+    return (2 * quality * (model.config.rate_points - 1) + QUALITY_MAX) // (2 * QUALITY_MAX)
+
+
 def _code_tile(
     coder: Coder,
     model: weights.LossyModel,
@@ -233,8 +238,7 @@ def _code_tile(
     if model.scales is not None:
         hyper_rows, hyper_columns = tile.slices(HYPER_STRIDE)
         hyper_shape = (config.hyper_latent_channels, hyper_rows.stop - hyper_rows.start, hyper_columns.stop - hyper_columns.start)
-        # Nearest rate point, halves up: the tables of p(z) are not interpolated.
-        point = (2 * quality * (config.rate_points - 1) + QUALITY_MAX) // (2 * QUALITY_MAX)
+        point = hyper_point(model, quality)
         channel = np.repeat(np.arange(hyper_shape[0]), hyper_shape[1] * hyper_shape[2])
         given = None if z is None else z[:, hyper_rows, hyper_columns].reshape(-1)
         tile_z = code_grouped(coder, channel, model.hyper_tables[point], given).reshape(hyper_shape)

@@ -80,12 +80,18 @@ class BitCounter:
         self.bits = 0.0
 
     def code(self, symbols: np.ndarray, count: int, table: Table) -> np.ndarray:
-        coded, escaped = _fold(symbols, table)
-        self.bits += float(table.bits[coded].sum())
-        if len(escaped):
-            lengths, _ = _split(escaped)
-            self.bits += float(np.log2(ESCAPE_BITS) * len(escaped) + lengths.sum())
+        self.bits += float(code_lengths(symbols, table).sum())
         return symbols
+
+
+def code_lengths(symbols: np.ndarray, table: Table) -> np.ndarray:
+    """Ideal code length in bits of each symbol (int32 [n]), escapes included: float64 [n]."""
+    coded, escaped = _fold(symbols, table)
+    bits = table.bits[coded]
+    if len(escaped):
+        lengths, _ = _split(escaped)
+        bits[(symbols < table.low) | (symbols > table.high)] += np.log2(ESCAPE_BITS) + lengths
+    return bits
 
 
 def _fold(symbols: np.ndarray, table: Table) -> tuple[np.ndarray, np.ndarray]:
