@@ -139,11 +139,12 @@ class IntegerNetwork:
 
     @torch.no_grad()
     def __call__(self, z: Tensor) -> Tensor:
-        """z: 1×Cz×h×w float32 integers within ±INPUT_MAX -> 1×M×4h×4w float32 integers, in OUTPUT_STEP."""
+        """z: B×Cz×h×w integers within ±INPUT_MAX, float32 or float64 -> B×M×4h×4w integers of that type, in OUTPUT_STEP."""
         with torch.autocast(z.device.type, enabled=False):
             for weight, bias, multiplier, groups, shuffle, (low, high) in self.layers:
                 z = F.conv2d(z, weight.to(z.dtype), bias.to(z.dtype), padding=weight.shape[-1] // 2, groups=groups)
-                z = (z * multiplier).round().clamp(low, high)
+                # The one rounding of the format: a float32 product, whatever type holds the sums.
+                z = (z.float() * multiplier).round().clamp(low, high).to(z.dtype)
                 if shuffle:
                     z = F.pixel_shuffle(z, 2)
         return z
