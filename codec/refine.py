@@ -41,11 +41,10 @@ from .tiles import HYPER_STRIDE, STRIDE
 from .walk import walk_latents
 
 CHEAP = 4  # the highest effort whose cost a search can pay at every probe
-# Effort: iterations, each phase begun where the level below it ended.
-PHASES = {5: 3, 6: 12, 7: 15, 8: 20, 9: 30}
-STEP = 0.4  # a, at the beginning of a phase; it falls linearly
-REGION = 0.3  # largest move of a target before it is scaled by a: the quadratic model holds nearby only
-RATE_WEIGHT_ALONE, RATE_WEIGHT = 0.35, 0.85  # β without and with iterations: bits spent on a latent help later means
+# Effort: (iterations, a at their beginning; it falls linearly). Each phase begins where the level below it ended.
+PHASES = {5: (3, 0.4), 6: (12, 0.2), 7: (15, 0.15), 8: (20, 0.1), 9: (30, 0.08)}
+REGION = 0.4  # largest move of a target before it is scaled by a: the quadratic model holds nearby only
+RATE_WEIGHT_ALONE, RATE_WEIGHT = 0.35, 0.92  # β without and with iterations: bits spent on a latent help later means
 # λ here over that of the training objective: what the amortised codec itself pays in bits for less error, measured
 # along its curves on validation photographs (1.04 to 1.7 with early weights).
 SLOPE = 1.2
@@ -176,27 +175,40 @@ class _Search:
         self.problem, self.network = problem, problem.encoder.network
         self.t = position(problem.encoder.model, problem.quality)
         self.unit = self.network.unit(self.t)
-        self.target, self.z, self.least = problem.y, problem.z, math.inf
+        self.target, self.z = problem.y, problem.z
+        self.least = torch.full_like(problem.z[:, :1], math.inf)
         self.tried = torch.zeros_like(problem.z, dtype=torch.bool)
 
     def run(self, effort: int) -> _Search:
         target = self.problem.y
-        for level, iterations in PHASES.items():
+        for level, (iterations, size) in PHASES.items():
             if level > effort:
                 break
+            if level > 6:
+                target, self.problem = self.target, self.problem.at(self.z)
             for iteration in range(iterations):
-                decoded, means = self.decide(self.problem, target)
-                gradient, hyper_gradient, error = self.derivative(decoded, means, target, hyper=level > 5)
-                symbols = (decoded - means).round()
-                cost = error + float(self.problem.bits(symbols).sum() + self.problem.hyper_bits(self.problem.z).sum())
-                if cost < self.least:
-                    self.target, self.z, self.least = target, self.problem.z, cost
-                step = STEP * (1 - iteration / iterations)
-                move = decoded - gradient / (2 * self.problem.curvature) - target
-                target = target + step * move.clamp(-REGION, REGION)
+                gradient, hyper_gradient = self.look(target, hyper=level > 5)
+                move = gradient.clamp(-REGION, REGION)
+                target = target + size * (1 - iteration / iterations) * move
                 if hyper_gradient is not None:
                     self.try_hyper(target, hyper_gradient)
         return self
+
+    def look(self, target: Tensor, *, hyper: bool) -> tuple[Tensor, Tensor | None]:
+        """Measure J under a target, keep what is best at each position of z; (the whole move of the target, the
+        derivative with respect to z)."""
+        problem = self.problem
+        decoded, means = self.decide(problem, target)
+        gradient, hyper_gradient, error = self.derivative(decoded, means, target, hyper=hyper)
+        cost = error + problem.hyper_bits(problem.z).sum(1, keepdim=True)
+        cost = cost + _blocks(problem.bits((decoded - means).round()).sum(1, keepdim=True), HYPER_STRIDE // STRIDE)
+        better = cost < self.least
+        self.least = torch.where(better, cost, self.least)
+        self.z = torch.where(better, problem.z, self.z)
+        ratio = HYPER_STRIDE // STRIDE
+        everywhere = better.repeat_interleave(ratio, 2).repeat_interleave(ratio, 3)
+        self.target = torch.where(everywhere, target, self.target)
+        return decoded - gradient / (2 * problem.curvature) - target, hyper_gradient
 
     def decide(self, problem: _Problem, target: Tensor) -> tuple[Tensor, Tensor]:
         """(decoded latents, their means) under a target."""
@@ -209,8 +221,8 @@ class _Search:
 
     def derivative(
         self, decoded: Tensor, means: Tensor, target: Tensor, *, hyper: bool
-    ) -> tuple[Tensor, Tensor | None, float]:
-        """Derivatives of J with respect to the decoded latents and (if wanted) to z, and λD."""
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Derivatives of J with respect to the decoded latents and (if wanted) to z, and λD around each place of z."""
         problem, prior = self.problem, self.network.prior
         offset = target - means
         slope = problem.best_symbol(offset + 0.5, 1.0)[1] - problem.best_symbol(offset - 0.5, 1.0)[1]
@@ -220,17 +232,18 @@ class _Search:
             with transform_precision(problem.encoder.model.device):
                 _, means = walk_latents(prior, prior.features(z, self.t), self.unit, lambda mask, mean: decoded)
                 x = self.network.synthesise(decoded, self.t)
-            error = problem.error_weight * (x - problem.x).square().sum()
-            total = error - (slope * means).sum()
+            error = problem.error_weight * (x - problem.x).square().sum(1, keepdim=True)
+            total = error.sum() - (slope * means).sum()
             if hyper:
                 above, below = ((problem.levels + move).clamp(0, SCALE_LEVELS - 1) for move in (1, -1))
                 widening = (problem.bits_at(above, symbols) - problem.bits_at(below, symbols)) / 2
                 total = total + (widening * _scale_positions(problem.encoder.model.scales, z)).sum()
             total.backward()
+        error = _blocks(error.detach(), HYPER_STRIDE)
         if hyper:
             rise = (problem.hyper_bits(problem.z + 1) - problem.hyper_bits(problem.z - 1)) / 2
-            return decoded.grad, z.grad + rise, float(error.detach())
-        return decoded.grad, None, float(error.detach())
+            return decoded.grad, z.grad + rise, error
+        return decoded.grad, None, error
 
     def try_hyper(self, target: Tensor, gradient: Tensor) -> None:
         """One step of one channel at each position of z, kept where it pays."""
@@ -261,10 +274,14 @@ class _Search:
         with transform_precision(problem.encoder.model.device):  # for comparing, half precision is good enough
             decoded, means = self.decide(problem, target)
         cost = problem.bits((decoded - means).round()) + problem.curvature * (target - decoded).square()
-        ratio = HYPER_STRIDE // STRIDE
-        cost = F.avg_pool2d(cost.sum(1, keepdim=True), ratio) * ratio**2
+        cost = _blocks(cost.sum(1, keepdim=True), HYPER_STRIDE // STRIDE)
         cost = cost + problem.hyper_bits(problem.z).sum(1, keepdim=True)
         return F.avg_pool2d(cost, 3, 1, 1, divisor_override=1)
+
+
+def _blocks(values: Tensor, size: int) -> Tensor:
+    """Sums over blocks of size×size."""
+    return F.avg_pool2d(values, size, divisor_override=1)
 
 
 def _lengths(tables: list, reach: int, device: torch.device) -> Tensor:

@@ -24,7 +24,7 @@ def pixels() -> np.ndarray:
 
 @pytest.fixture
 def few_iterations(monkeypatch):
-    monkeypatch.setattr(refine, "PHASES", {5: 2, 6: 2, 7: 2, 8: 2, 9: 2})
+    monkeypatch.setattr(refine, "PHASES", {level: (2, 0.4) for level in range(5, 10)})
 
 
 def costs(pixels: np.ndarray, quality: int, efforts: list[int]) -> list[float]:
