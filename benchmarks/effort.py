@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--crop", type=int, metavar="PIXELS", help="only the middle square of each image")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    efforts = [3, *(int(word) for word in args.efforts.split(","))]
+    efforts = [3, *sorted({int(word) for word in args.efforts.split(",")} - {3})]
     qualities = [float(word) for word in args.qualities.split(",")]
     config = weights.load(weights.default_path()).config
     trade_offs = {q: config.lambda_min * (config.lambda_max / config.lambda_min) ** (q / 100) for q in qualities}
@@ -50,7 +50,8 @@ def main() -> int:
         for effort, own in figures.items():
             rows = []
             for quality in qualities:
-                print(f"\r{number}/{len(paths)} effort {effort} quality {quality:g} \x1b[K", end="", file=sys.stderr)
+                if sys.stderr.isatty():
+                    print(f"\r{number}/{len(paths)} effort {effort} quality {quality:g} \x1b[K", end="", file=sys.stderr)
                 start = time.perf_counter()
                 data = codec.compress(pixels, quality, effort=effort, threads=args.threads)
                 encoded = time.perf_counter()
@@ -61,7 +62,8 @@ def main() -> int:
                 rows.append((bpp, psnr(pixels, decoded), bpp + trade_offs[quality] * error, encoded - start, seconds))
             for key, values in zip(own, zip(*rows, strict=True), strict=True):
                 own[key].append(values)
-    print("\r\x1b[K", end="", file=sys.stderr)
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr)
 
     curves = {effort: [np.mean(own[key], axis=0) for key in ("bpp", "psnr")] for effort, own in figures.items()}
     verdicts = {}

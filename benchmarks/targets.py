@@ -1,6 +1,7 @@
 """Targets: are ceilings kept and floors met, how closely, and at what cost?
 
     python benchmarks/targets.py FOLDER [--effort 3] [--limit N] [--threads 0]
+    python benchmarks/targets.py FOLDER --fit     with new weights: what GLANCE_RATE in rate_control.py should be
 
 For every image: three sizes, one rate and one PSNR, chosen from its own range of qualities. Checked on complete files
 and on decoded pixels: every ceiling holds and at least 98.5 % of it is used; every floor holds and is exceeded by at
@@ -29,7 +30,10 @@ def main() -> int:
     parser.add_argument("--effort", type=int, default=3)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--fit", action="store_true", help="fit the guess that a search begins with")
     args = parser.parse_args()
+    if args.fit:
+        return fit(images.find([args.folder])[: args.limit])
     codec.compress(np.zeros((64, 64, 3), np.uint8))  # loads the model
 
     use, costs, failures = {"bytes": [], "bpp": [], "psnr": []}, {"bytes": [], "bpp": [], "psnr": []}, []
@@ -71,6 +75,28 @@ def main() -> int:
     for name, good in verdicts.items():
         print(f"{'ok' if good else 'FAILED'}: {name}")
     return 0 if all(verdicts.values()) else 1
+
+
+def fit(paths: list[Path]) -> int:
+    """Regression of log(bits per pixel) on what a glance counts; never on the images of the final benchmark."""
+    from codec import lossy, rate_control, weights
+
+    counted, actual = [], []
+    for path in paths:
+        pixels = np.asarray(read_image(str(path)).convert("RGB"))
+        with lossy.execution("auto", 0) as place:
+            encoder = lossy.Encoder(weights.load(weights.default_path(), place), pixels)
+            constant, slope = rate_control.GLANCE_RATE
+            size = np.log(encoder.height * encoder.width / 8)
+            expected = rate_control._glance(encoder, True)
+            for quality, value in list(zip(rate_control.GRID, expected, strict=True))[::2]:
+                data = encoder.write(encoder.quantise(encoder.analyse(int(quality)), int(quality)))
+                counted.append((value - size - constant) / slope)
+                actual.append(np.log(len(data)) - size)
+    slope, constant = np.polyfit(counted, actual, 1)
+    rest = np.std(np.array(actual) - slope * np.array(counted) - constant)
+    print(f"GLANCE_RATE = ({constant:.2f}, {slope:.3f})  # standard deviation {rest:.3f} over {len(paths)} images")
+    return 0
 
 
 def timed(image, *arguments, **options) -> tuple[bytes, float]:
