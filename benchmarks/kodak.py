@@ -3,7 +3,7 @@
     python benchmarks/kodak.py FOLDER_OF_KODAK [--out DIR] [--codecs LIST] [-j PROCESSES]
 
 Appends to DIR/rows.jsonl what it lacks (a later commit's rows of our codec beside older ones), writes rows.csv,
-summary.json and summary.md there, prints the summary and what issue 2 promised, and exits with 1 if a promise is broken.
+summary.json and summary.md there, prints the summary and what we promise, and exits with 1 if a promise is broken.
 The published curves beside this script are the anchors; VTM-9.1 is the one that counts.
 """
 
@@ -34,7 +34,7 @@ GRIDS = {
 
 
 def promises(codecs: dict[str, curves.Measured]) -> list[tuple[bool, str]]:
-    """What issue 2 must show, each as (kept, figure)."""
+    """What we promise of the default effort, each as (kept, figure)."""
     ours = codecs["lic"]
     low, high = ours.points("psnr")[0][[0, -1]]
     falling = [
