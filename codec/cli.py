@@ -191,6 +191,20 @@ def _load_compare(parser: argparse.ArgumentParser) -> Callable:
     return run_compare
 
 
+def _load_explain(parser: argparse.ArgumentParser) -> Callable:
+    from .evaluation.cli import add_arguments_explain, run_explain
+
+    add_arguments_explain(parser)
+    return run_explain
+
+
+def _load_sample(parser: argparse.ArgumentParser) -> Callable:
+    from .evaluation.cli import add_arguments_sample, run_sample
+
+    add_arguments_sample(parser)
+    return run_sample
+
+
 def _load_train(parser: argparse.ArgumentParser) -> Callable:
     from .training.cli import add_arguments, run
 
@@ -205,6 +219,8 @@ COMMANDS = {  # name: (summary, function that adds the arguments to a parser and
     "evaluate": ("measure codecs on a folder of images", _load_evaluate),
     "plot": ("draw what evaluate measured", _load_plot),
     "compare": ("set two measurements against each other", _load_compare),
+    "explain": ("show where the bits of a picture go and what moving a latent does", _load_explain),
+    "sample": ("draw a picture from the learned prior", _load_sample),
     "train": ("train a model", _load_train),
 }
 

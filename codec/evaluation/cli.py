@@ -1,4 +1,4 @@
-"""`codec evaluate`, `codec plot` and `codec compare`: arguments and words; the work is done by the modules beside this one.
+"""`codec evaluate`, `plot`, `compare`, `explain`, `sample`: arguments and words; the modules beside this one do the work.
 
 stdout carries the summary (with --json as JSON), everything else goes to stderr. Exit 0: done; 1: a picture or a row
 failed, or there was nothing to do; 2: an argument that makes no sense.
@@ -47,6 +47,30 @@ def add_arguments_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
 
 
+def add_arguments_explain(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("image", metavar="IMAGE", help="an image file")
+    files = "bits.png, channels.png, traversal.png and explain.json"
+    add("--out", type=Path, required=True, metavar="DIR", help=f"{files} go here")
+    _add_model_run(parser)
+
+
+def add_arguments_sample(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--out", required=True, metavar="FILE.png", help="the picture; - is stdout")
+    add("--seed", type=_count, default=0, metavar="N", help="another seed, another picture (default: 0)")
+    add("--size", type=_size, default=(512, 512), metavar="WxH", help="in pixels (default: 512x512)")
+    _add_model_run(parser)
+
+
+def _add_model_run(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-q", "--quality", type=_quality, default=75.0, metavar="0..100", help="as of compress (default: 75)")
+    add("-j", "--threads", type=_count, default=0, metavar="N", help="0, the default, is all")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: auto)")
+    add("--quiet", action="store_true", help="say nothing but errors")
+
+
 def _add_drawing(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--anchor", metavar="NAME", help="a codec measured or published (default: the first that is not ours)")
@@ -70,6 +94,19 @@ def _positive(text: str) -> int:
     if not _count(text):
         raise argparse.ArgumentTypeError("at least 1")
     return int(text)
+
+
+def _quality(text: str) -> float:
+    if not 0 <= (value := float(text)) <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not within 0 to 100")
+    return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write WIDTHxHEIGHT, such as 512x512")
+    return int(width), int(height)
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
@@ -165,6 +202,69 @@ def run_compare(args: argparse.Namespace) -> int:
     account = compare.compare(*both)
     print(json.dumps(account) if args.json else compare.text(account))
     return 0
+
+
+def run_explain(args: argparse.Namespace) -> int:
+    from .. import imagefile
+    from ..errors import CodecError
+
+    try:
+        picture = imagefile.read_image(args.image, first_frame=True)
+        args.out.mkdir(parents=True, exist_ok=True)
+
+        from . import latents  # imports torch
+
+        explanation = latents.explain(picture, args.quality, device=args.device, threads=args.threads)
+        figures = explanation.figures()
+        text = json.dumps(figures, indent=1) + "\n"
+        imagefile.write_bytes(str(args.out / "explain.json"), text.encode())
+        latents.draw(explanation, args.out)
+    except CodecError as error:
+        return _error(f"{args.image}: {error}", 1)
+    except OSError as error:
+        return _error(_system_words(error, args.image), 1)
+    except ImportError as error:
+        return _error(f"no plots: pip install matplotlib ({error})", 1)
+    if not args.quiet:
+        names = {
+            "header and lengths": "overhead_bytes",
+            "latents": "latent_bytes",
+            "hyper-latents": "hyper_latent_bytes",
+            "last words": "unexplained_bytes",
+        }
+        parts = ", ".join(f"{name} {figures[key]:.0f}" for name, key in names.items())
+        size = f"{figures['file_bytes']} B  {figures['bpp']:.3f} bpp"
+        print(f"{args.image} → {args.out}  {size}  ({parts})", file=sys.stderr)
+    if not figures["agrees"]:
+        off = figures["unexplained_bytes"]
+        return _error(f"{args.image}: the code lengths miss the file of {figures['file_bytes']} bytes by {off:.0f}", 1)
+    return 0
+
+
+def run_sample(args: argparse.Namespace) -> int:
+    from .. import imagefile
+    from ..errors import CodecError
+
+    try:
+        kind = imagefile.format_of(args.out)  # before the work
+        imagefile.check_output(args.out, overwrite=True)
+
+        from . import latents  # imports torch
+
+        picture, size = latents.sample(*args.size, args.quality, args.seed, device=args.device, threads=args.threads)
+        imagefile.write_bytes(args.out, imagefile.image_bytes(picture, kind))
+    except CodecError as error:
+        return _error(f"{args.out}: {error}", 1)
+    except OSError as error:
+        return _error(_system_words(error, args.out), 1)
+    if not args.quiet:
+        words = f"{picture.width}×{picture.height}, from {size} B of latents"
+        print(f"seed {args.seed} → {args.out}  {words}", file=sys.stderr)
+    return 0
+
+
+def _system_words(error: OSError, name: str) -> str:
+    return f"{error.filename or name}: {error.strerror.lower()}" if error.strerror else str(error)
 
 
 def _rows_file(path: Path) -> Path:
