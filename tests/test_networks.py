@@ -46,8 +46,9 @@ def test_the_base_decoder_stays_below_45_thousand_multiplications_a_pixel():
 
 
 def test_the_shipped_model_is_a_file_of_at_most_24_megabytes():
-    path = weights.default_path()
-    assert path.stem == "base" and path.stat().st_size <= 24e6
+    path = weights.PACKAGED / f"{weights.DEFAULT_MODEL}.safetensors"
+    assert path.stat().st_size <= 24e6
+    assert weights.load(path).config == CONFIGS["base"]
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -82,7 +82,7 @@ def test_training_lowers_the_objective(folder, tmp_path):
     trainer._validate()
     trainer.run()
     cost = np.genfromtxt(tmp_path / "validation.csv", delimiter=",", names=True)["cost"]
-    assert len(cost) == 4 and cost[-1] < 0.95 * cost[0]
+    assert len(cost) == 4 and np.all(np.diff(cost) < 0)  # at the start, and after 20, 40 and 60 steps
     assert trainer.skipped == 0
 
 

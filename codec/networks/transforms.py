@@ -65,7 +65,7 @@ class Synthesis(nn.Module):
         self.eighth = blocks(w8, n8)
         self.to_quarter = Up(w8, w4)
         self.quarter_out = blocks(w4, n4 - n4 // 2)
-        self.head = Up(w4, 3, 4, scale=0.01)
+        self.head = Up(w4, 3, 4, scale=0.0)  # a new codec is the linear one
 
     def forward(self, y: Tensor, gained: Tensor, t: Tensor) -> Tensor:
         """y: B×M×h×w in pixel units; gained: the same latents in quantisation steps."""
