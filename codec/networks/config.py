@@ -38,6 +38,26 @@ class LossyConfig:
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
+@dataclass(frozen=True)
+class LosslessConfig:
+    """Shape of a lossless model: the network that sees each pixel, and its latents."""
+
+    name: str
+    width: int = 128  # of the trunk
+    layers: int = 2  # residual layers in it
+    head_width: int = 64  # of what turns it into one channel's mixture
+    latent_channels: int = 8  # z, one position a 16×16 block; 0: a model without latents
+    latent_width: int = 96
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> LosslessConfig:
+        """Inverse of `to_dict`. Raises TypeError on unknown fields."""
+        return cls(**values)
+
+
 CONFIGS = {
     config.name: config
     for config in (
@@ -61,5 +81,8 @@ CONFIGS = {
             latent_channels=192,
             context_steps=1,
         ),
+        LosslessConfig("lossless-base"),
+        LosslessConfig("lossless-plain", latent_channels=0),
+        LosslessConfig("lossless-tiny", width=24, layers=1, head_width=16, latent_channels=2, latent_width=16),
     )
 }

@@ -10,7 +10,7 @@ import sys
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="DIR", help="folder of training images, searched recursively")
     parser.add_argument("--out", required=True, metavar="DIR", help="checkpoints, logs and the exported model go here")
-    parser.add_argument("--config", default="base", help="shape of the model: base, tiny or textbook (default: base)")
+    parser.add_argument("--config", default="base", help="shape of the model: base, tiny, textbook, or lossless-base, -plain, -tiny (default: base)")
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
     parser.add_argument("--init", metavar="FILE", help="start from the averaged weights of a checkpoint or snapshot")
     parser.add_argument("--steps", type=int, default=20_000)
@@ -44,14 +44,17 @@ def run(args: argparse.Namespace) -> int:
     """Train; returns the exit status. Errors of input become one line on stderr."""
     import torch
 
-    from ..networks.config import CONFIGS
+    from ..networks.config import CONFIGS, LosslessConfig
+    from .lossless import LosslessTrainer
     from .loop import Trainer, TrainingConfig
 
     if args.config not in CONFIGS:
         print(f"error: unknown configuration {args.config!r}: choose one of {', '.join(CONFIGS)}", file=sys.stderr)
         return 2
-    if args.crop % 64 or args.crop < 64:
-        print(f"error: --crop must be a multiple of 64, not {args.crop}", file=sys.stderr)
+    lossless = args.config in CONFIGS and isinstance(CONFIGS[args.config], LosslessConfig)
+    grid = 16 if lossless else 64
+    if args.crop % grid or args.crop < grid:
+        print(f"error: --crop must be a multiple of {grid}, not {args.crop}", file=sys.stderr)
         return 2
     if args.phase == "scales" and not (args.init or args.resume):
         print("error: --phase scales needs --init", file=sys.stderr)
@@ -61,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     fields = {name: getattr(args, name) for name in TrainingConfig.__dataclass_fields__ if hasattr(args, name)}
     config = TrainingConfig(**fields)
     try:
-        trainer = Trainer(CONFIGS[args.config], config, resume=args.resume)
+        trainer = (LosslessTrainer if lossless else Trainer)(CONFIGS[args.config], config, resume=args.resume)
         if trainer.rank == 0:
             parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
             print(json.dumps({"model": trainer.model.config.to_dict(), "training": fields}))

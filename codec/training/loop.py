@@ -12,6 +12,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import torch.distributed as dist
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from ..networks.config import LossyConfig
+from ..networks.config import LosslessConfig, LossyConfig
 from ..networks.layers import fast_bfloat16
 from ..networks.model import LossyVAE
 from .data import ImageFolder
@@ -83,12 +84,12 @@ def optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
 class Objective(nn.Module):
     """The loss as a module, which is what DistributedDataParallel wraps."""
 
-    def __init__(self, model: LossyVAE, phase: str):
+    def __init__(self, model: nn.Module, function: Callable[..., dict[str, Tensor]]):
         super().__init__()
-        self.model, self.phase = model, phase
+        self.model, self.function = model, function
 
-    def forward(self, x: Tensor, t: Tensor) -> dict[str, Tensor]:
-        return scale_rate(self.model, x, t) if self.phase == "scales" else rate_distortion(self.model, x, t)
+    def forward(self, *batch: Tensor) -> dict[str, Tensor]:
+        return self.function(self.model, *batch)
 
 
 def load_checkpoint(path: str | Path) -> dict:
@@ -115,10 +116,13 @@ def save_atomically(state: dict, path: Path) -> None:
 
 
 class Trainer:
-    """One run: built from configurations, `run()` trains to the last step."""
+    """One run of a lossy model: built from configurations, `run()` trains to the last step.
 
-    def __init__(self, model_config: LossyConfig, config: TrainingConfig, *, resume: bool = False):
-        self.config = config
+    What a lossless model does otherwise is in `lossless.LosslessTrainer`: data, start, batch, objective, validation.
+    """
+
+    def __init__(self, model_config: LossyConfig | LosslessConfig, config: TrainingConfig, *, resume: bool = False):
+        self.config, self.model_config = config, model_config
         # Gradients of vanishing probabilities are denormal numbers, which processors handle many times slower.
         # Threads inherit the setting, so it comes before any work.
         torch.set_flush_denormal(True)
@@ -129,11 +133,9 @@ class Trainer:
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
         self.out = Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
-        self.data = ImageFolder(config.data, minimum=config.crop, device=self.device, limit=config.limit)
-        self.validation = self.data.validation(min(256, config.crop * 2, self._largest_validation()))
-
+        self._load_data()
         torch.manual_seed(config.seed)
-        self.model = LossyVAE(model_config)
+        self.model = self._new_model()
         self.step = self.skipped = 0
         self.seconds = 0.0
         state = load_checkpoint(self.out / CHECKPOINT) if resume else None
@@ -144,7 +146,7 @@ class Trainer:
                 self._check_shape(start, config.init)
                 self.model.load_state_dict(start["ema"])
             else:
-                self.model.start_from_pca(self._patches())
+                self._start_fresh()
         else:
             self._check_shape(state, self.out / CHECKPOINT)
             self.model.load_state_dict(state["model"])
@@ -161,7 +163,7 @@ class Trainer:
                 group["peak"] = peak  # the learning rate of this run, should it differ
             self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]
         self.bfloat16 = fast_bfloat16(self.device) if config.precision == "auto" else config.precision == "bfloat16"
-        objective = Objective(self.model, config.phase)
+        objective = Objective(self.model, self._objective())
         if self.world > 1:
             devices = [self.device] if self.device.type == "cuda" else None
             objective = nn.parallel.DistributedDataParallel(objective, device_ids=devices)
@@ -169,8 +171,25 @@ class Trainer:
         # What trained this model, for the model file: the runs before this one, oldest first.
         self.history = start["history"] if start else state["history"][:-1] if state else []
 
+    def _load_data(self) -> None:
+        config = self.config
+        self.data = ImageFolder(config.data, minimum=config.crop, device=self.device, limit=config.limit)
+        self.validation = self.data.validation(min(256, config.crop * 2, self._largest_validation()))
+
+    def _new_model(self) -> nn.Module:
+        return LossyVAE(self.model_config)
+
+    def _start_fresh(self) -> None:
+        self.model.start_from_pca(self._patches())
+
+    def _objective(self) -> Callable[..., dict[str, Tensor]]:
+        return scale_rate if self.config.phase == "scales" else rate_distortion
+
     def _check_shape(self, state: dict, path: str | Path) -> None:
-        if LossyConfig.from_dict(state["model_config"]) != self.model.config:
+        shape = type(self.model_config)
+        if state["model_config"].keys() != self.model_config.to_dict().keys() or (
+            shape.from_dict(state["model_config"]) != self.model_config
+        ):
             raise ValueError(f"{path} holds a model {state['model_config']['name']!r} of another shape")
 
     def _largest_validation(self) -> int:
@@ -194,7 +213,7 @@ class Trainer:
             with torch.no_grad():
                 prior.scale_network.calibrate(prior.infer(self.model.analyse(x, t)).round())
 
-    def _batch(self, step: int, count: int | None = None) -> tuple[Tensor, Tensor]:
+    def _batch(self, step: int, count: int | None = None) -> tuple[Tensor, ...]:
         rng = np.random.default_rng((self.config.seed, self.rank, step))
         count = count or self.config.batch
         x = self.data.crops(count, self.config.crop, rng).to(memory_format=torch.channels_last)
@@ -225,10 +244,10 @@ class Trainer:
         factor = learning_rate(self.step, config)
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * factor
-        x, t = self._batch(self.step)
+        batch = self._batch(self.step)
         torch.manual_seed(hash((config.seed, self.rank, self.step)) % 2**63)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            outcome = self.objective(x, t)
+            outcome = self.objective(*batch)
         loss = outcome["loss"].mean()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
@@ -246,8 +265,9 @@ class Trainer:
         rate = self.step / max(self.seconds, 1e-9)
         left = (self.config.steps - self.step) / max(rate, 1e-9)
         quality = f"  psnr {10 * math.log10(255**2 / max(row['mse'], 1e-9)):.2f}" if "mse" in row else ""
+        rates = "".join(f"  {key} {row[key]:.4f}" for key in ("bpp", "bpsp", "kl") if key in row)
         print(
-            f"step {self.step}/{self.config.steps}  loss {row['loss']:.4f}  bpp {row['bpp']:.4f}{quality}"
+            f"step {self.step}/{self.config.steps}  loss {row['loss']:.4f}{rates}{quality}"
             f"  norm {row['norm']:.2f}  {rate * self.config.batch * self.world:.1f} images/s  {left / 60:.0f} min left"
             + (f"  {self.skipped} skipped" if self.skipped else ""),
             flush=True,
