@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from . import weights
 from .entropy.coder import BitCounter, Coder, QueueReader, QueueWriter, code_grouped
 from .errors import FormatError, TruncatedError, UnsupportedError
 from .networks.exact import INPUT_MAX, OUTPUT_STEP
+from .networks.execution import execution
 from .networks.layers import fast_bfloat16
 from .networks.priors import SCALE_LEVELS
 from .tiles import HYPER_STRIDE, STRIDE, Tile, pad, padded_size, tiles
@@ -141,23 +142,6 @@ class Encoder:
     def write(self, latents: Latents) -> bytes:
         """The latents section."""
         return _write(self.model, latents.z, latents.residuals, latents.quality, self.height, self.width)
-
-
-@contextlib.contextmanager
-def execution(device: str, threads: int) -> Iterator[str]:
-    """Thread count for the duration, no gradients; yields the device to run on."""
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise UnsupportedError("device cuda: no such device is available here")
-    before = torch.get_num_threads()
-    if threads:
-        torch.set_num_threads(threads)
-    try:
-        with torch.no_grad():
-            yield "cuda" if device != "cpu" and available else "cpu"
-    finally:
-        if threads:
-            torch.set_num_threads(before)
 
 
 def transform_precision(device: str) -> contextlib.AbstractContextManager:

@@ -21,6 +21,7 @@ from .errors import TargetError
 from .image import join
 from .lossy import QUALITY_MAX, Encoder, Latents
 from .metrics import psnr
+from .networks.execution import execution
 from .tiles import STRIDE
 
 PROBES = 10
@@ -59,7 +60,7 @@ def encode(
     pack: (model id, quality, latents section) -> the file. gray: the PSNR is that of the gray picture.
     Raises TargetError if no quality reaches the target; it names the nearest result.
     """
-    with lossy.execution(device, threads) as place:
+    with execution(device, threads) as place:
         encoder = Encoder(weights.load(weights.default_path(), place), colour)
         reference = join(colour, None, gray=True) if gray else colour
 

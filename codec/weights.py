@@ -6,7 +6,8 @@ A compressed file names its model by the first four bytes of the SHA-256 of the 
 
 Models are looked for among the packaged ones and, before them, in the folder that the environment variable
 CODEC_MODELS names (every *.safetensors in it), where names and hashes are looked up first.
-The model that compresses is `base`, or the one that CODEC_MODEL names.
+The model that compresses is `base`, or the one that CODEC_MODEL names; for lossless pictures `lossless-base`, or the one
+that CODEC_LOSSLESS_MODEL names.
 """
 
 from __future__ import annotations
@@ -25,13 +26,17 @@ from safetensors.torch import save_file
 
 from .entropy.distributions import Table
 from .errors import FormatError, UnsupportedError
-from .networks.config import LossyConfig
+from .entropy.mixtures import Arithmetic, tables
+from .networks.config import LosslessConfig, LossyConfig
 from .networks.exact import IntegerNetwork
+from .networks.lossless import ACTIVATION_MAX, WEIGHT_GRID, LosslessVAE
 from .networks.model import LossyVAE
 
 PACKAGED = Path(__file__).parent / "weights"
 DEFAULT_MODEL = "base"
+DEFAULT_LOSSLESS_MODEL = "lossless-base"
 LAYOUT = "lic-lossy-1"
+LOSSLESS_LAYOUT = "lic-lossless-1"
 MODEL_ID_BYTES = 4
 
 
@@ -57,9 +62,12 @@ def _candidates() -> list[Path]:
     return [path for path in files if not path.name.endswith(".stable.safetensors")]
 
 
-def default_path() -> Path:
+def default_path(*, lossless: bool = False) -> Path:
     """The model that compresses. Raises UnsupportedError if it is not there."""
-    name = os.environ.get("CODEC_MODEL", DEFAULT_MODEL)
+    if lossless:
+        name = os.environ.get("CODEC_LOSSLESS_MODEL", DEFAULT_LOSSLESS_MODEL)
+    else:
+        name = os.environ.get("CODEC_MODEL", DEFAULT_MODEL)
     for path in _candidates():
         if path.stem == name:
             return path
@@ -170,6 +178,82 @@ def save(
         tensors["table.hyper"], tensors["table.hyper_ranges"] = pack_tables(hyper_tables)
     metadata = {
         "layout": LAYOUT,
+        "config": json.dumps(network.config.to_dict()),
+        "training": json.dumps(training),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    save_file(tensors, temporary, metadata=metadata)
+    temporary.chmod(0o644)
+    os.replace(temporary, path)
+
+
+# Lossless models: weights as integers in WEIGHT_GRID, the tables of `entropy.mixtures`, a linear prediction.
+
+
+@dataclass(frozen=True)
+class LosslessModel:
+    """A lossless model ready to run, exactly: `network` in float64, all weights on their grid."""
+
+    model_id: bytes
+    config: LosslessConfig
+    training: dict
+    network: LosslessVAE
+    arithmetic: Arithmetic
+    coefficients: np.ndarray  # linear prediction of pictures that bring none of their own
+
+
+def load_lossless(path: Path) -> LosslessModel:
+    """Read a lossless model file. Raises UnsupportedError for another layout, FormatError for a damaged file."""
+    return _load_lossless(path, digest(path))
+
+
+@lru_cache(maxsize=2)
+def _load_lossless(path: Path, sha256: bytes) -> LosslessModel:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+        if metadata.get("layout") != LOSSLESS_LAYOUT:
+            raise UnsupportedError(f"{path.name}: layout {metadata.get('layout')!r}, expected {LOSSLESS_LAYOUT!r}")
+        config = LosslessConfig.from_dict(json.loads(metadata["config"]))
+        with torch.device("meta"):
+            network = LosslessVAE(config)
+        state = {key[4:]: value.double() * WEIGHT_GRID for key, value in tensors.items() if key.startswith("net.")}
+        network.load_state_dict(state, assign=True)
+        network.requires_grad_(False)
+        _require_exact_sums(state)
+        return LosslessModel(
+            model_id=sha256[:MODEL_ID_BYTES],
+            config=config,
+            training=json.loads(metadata.get("training", "{}")),
+            network=network,
+            arithmetic=Arithmetic(**{name: tensors[f"table.{name}"].numpy() for name in tables()}),
+            coefficients=tensors["table.coefficients"].numpy().astype(np.float64),
+        )
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise FormatError(f"{path.name}: not a usable model file: {error}") from error
+
+
+def _require_exact_sums(state: dict[str, torch.Tensor]) -> None:
+    """ValueError unless every sum of every layer is exact in float64: inputs are bounded, and multiples of 2^-12."""
+    for name, weight in state.items():
+        if name.endswith(".weight"):
+            bound = float((weight.abs().sum(1) * ACTIVATION_MAX + state[name[:-6] + "bias"].abs()).max())
+            if 2 * bound / WEIGHT_GRID * 2**12 >= 2**53:  # two layers may be added before the rounding
+                raise ValueError(f"{name}: sums up to {bound} are not exact")
+
+
+def save_lossless(path: Path, *, network: LosslessVAE, coefficients: np.ndarray, training: dict) -> None:
+    """Write a lossless model file."""
+    tensors = {
+        f"net.{key}": (value / WEIGHT_GRID).round().clamp(-(2**31), 2**31 - 1).to(torch.int32).cpu().contiguous()
+        for key, value in network.state_dict().items()
+    }
+    tensors |= {f"table.{name}": torch.from_numpy(table) for name, table in tables().items()}
+    tensors["table.coefficients"] = torch.from_numpy(np.ascontiguousarray(coefficients, dtype=np.int16))
+    metadata = {
+        "layout": LOSSLESS_LAYOUT,
         "config": json.dumps(network.config.to_dict()),
         "training": json.dumps(training),
     }

@@ -72,6 +72,9 @@ class Mixture:
     means: np.ndarray
     slopes: np.ndarray
 
+    def part(self, span: slice) -> Mixture:
+        return Mixture(self.arithmetic, self.weights[span], self.means[span], self.slopes[span])
+
     def below(self, values: np.ndarray) -> np.ndarray:
         """Frequency of all values smaller than `values`: int64 [N], for values 1..255."""
         position = (values[:, None] - 0.5 - self.means) * self.slopes

@@ -21,6 +21,7 @@ from ..entropy.coder import code_grouped, code_lengths
 from ..entropy.distributions import Table
 from ..lossy import Encoder, Latents
 from ..networks.exact import INPUT_MAX
+from ..networks.execution import execution
 from ..tiles import HYPER_STRIDE, STRIDE, padded_size, tiles
 from .plots import INK, OURS, PEERS
 
@@ -118,7 +119,7 @@ def explain(picture: Image.Image, quality: float, *, device: str = "auto", threa
     pixels, _ = image.split(image.from_input(picture).pixels)
     height, width, _ = pixels.shape
     hundredths = round(quality * 100)
-    with lossy.execution(device, threads) as place:
+    with execution(device, threads) as place:
         encoder = Encoder(weights.load(weights.default_path(), place), pixels)
         latents = refine.refine(encoder, encoder.analyse(hundredths), hundredths, EFFORT)
         section = encoder.write(latents)
@@ -207,7 +208,7 @@ def sample(
     """A picture drawn from the prior, and the bytes of the latents that say it. CodecError."""
     image.check_size(width, height, None)
     hundredths, dice = round(quality * 100), Dice(seed)
-    with lossy.execution(device, threads) as place:
+    with execution(device, threads) as place:
         model = weights.load(weights.default_path(), place)
         encoder = Encoder(model, np.zeros((height, width, 3), np.uint8))  # of the picture only its size matters
         padded_height, padded_width = padded_size(height, width)

@@ -48,6 +48,8 @@ ACTIVATION_GRID = 2.0**-10
 ACTIVATION_MAX = 2.0**9
 OUTPUT_GRID = 2.0**-10
 EARLIER = 3  # blocks whose latents are known on both sides when those of a block are coded: W, N, NE
+LOG_SCALE_Q = (-3.0, 2.0)  # limits of log2 of the scales of z
+LOG_SCALE_P = (-3.0, 4.0)
 LATENT_STEPS = 8  # z counts in 1/8
 LATENT_LIMIT = 128  # |z| <= 128 steps
 

@@ -74,12 +74,12 @@ def run(args: argparse.Namespace) -> int:
             )
         trainer.run()
         if trainer.rank == 0:
-            from .export import export, snapshot
+            from .export import export, export_lossless, snapshot
 
             if args.snapshot:
                 snapshot(trainer, args.snapshot)
             if args.export:
-                export(trainer, args.export)
+                (export_lossless if lossless else export)(trainer, args.export)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

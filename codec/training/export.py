@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from .. import weights
 from ..entropy.distributions import Table, gaussian_weights, quantise
 from ..networks.exact import INPUT_MAX, OUTPUT_STEP, IntegerNetwork
+from ..networks.lossless import LosslessVAE, fit_linear
 from ..networks.model import LossyVAE
 from ..networks.priors import SCALE_LEVELS, FactorisedPrior, HyperPrior, index_to_scale
 from ..walk import walk_latents
@@ -131,6 +132,16 @@ def export(trainer: Trainer, path: str | Path) -> None:
     factorised = isinstance(network.prior, FactorisedPrior)
     _require_exact(network)
     save_network(network, path, _record(trainer), None if factorised else count_residuals(trainer, network))
+
+
+def export_lossless(trainer: Trainer, path: str | Path) -> None:
+    """Write the averaged weights of a lossless trainer as a model file, with a linear prediction for all pictures."""
+    network = LosslessVAE(trainer.model.config)
+    network.load_state_dict({name: value.cpu() for name, value in trainer.ema.items()})
+    side = min(128, *(min(image.shape[1:]) for image in trainer.data.train))
+    crops = [image[:, :side, :side].cpu() for image in trainer.data.train[::2]]
+    coefficients = fit_linear(torch.cat(crops, 2))
+    weights.save_lossless(Path(path), network=network, coefficients=coefficients.numpy(), training=_record(trainer))
 
 
 def _require_exact(network: LossyVAE) -> None:

@@ -17,8 +17,6 @@ from .data import ImageFolder
 from .loop import Trainer
 
 TABLE_BITS = 20  # of a coded interval; each symbol has at least one of 2^20
-LOG_SCALE_Q = (-3.0, 2.0)
-LOG_SCALE_P = (-3.0, 4.0)
 KL_WARMUP = 2000  # steps
 
 
@@ -103,13 +101,13 @@ def negative_elbo(model: LosslessVAE, batch: Tensor, kl_weight: Tensor | float =
         blocks = residual[inner].unflatten(3, (columns, net.BLOCK)).unflatten(2, (rows, net.BLOCK))
         blocks = blocks.permute(0, 2, 4, 1, 3, 5).reshape(-1, 3, net.BLOCK, net.BLOCK)
         mean, log_scale = model.infer(blocks).float().chunk(2, 1)
-        log_scale = log_scale.clamp(*LOG_SCALE_Q)
+        log_scale = log_scale.clamp(*net.LOG_SCALE_Q)
         noise = torch.rand_like(mean).clamp(1e-6, 1 - 1e-6).logit()
         z = mean + torch.exp2(log_scale) * noise
         grid = F.pad(z.unflatten(0, (count, rows, columns)), (0, 0, 1, 1, 1, 0))  # zeros outside
         earlier = [grid[:, 1:, :-2], grid[:, :-1, 1:-1], grid[:, :-1, 2:]]
         p_mean, p_log_scale = model.prior(torch.cat(earlier, 3).flatten(0, 2)).float().chunk(2, 1)
-        log_ratio = logistic_log_density(z, mean, log_scale) - logistic_log_density(z, p_mean, p_log_scale.clamp(*LOG_SCALE_P))
+        log_ratio = logistic_log_density(z, mean, log_scale) - logistic_log_density(z, p_mean, p_log_scale.clamp(*net.LOG_SCALE_P))
         kl = log_ratio.sum(1).reshape(count, -1).sum(1) / (3 * height * width)
         z_pixels = model.from_latents(z.unflatten(0, (count, rows, columns)))
         z_pixels = z_pixels.repeat_interleave(net.BLOCK, 1).repeat_interleave(net.BLOCK, 2).flatten(0, 2)
