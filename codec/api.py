@@ -2,18 +2,22 @@
 
 import math
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
 
-from . import container
+from . import container, planes
 from .container import Header, Tag
-from .errors import UnsupportedError
-from .image import Picture, check_size, from_input, join, split, to_pil
+from .errors import CodecError, UnsupportedError
+from .image import LAYOUTS, Picture, check_size, from_input, join, split, to_pil
 from .metrics import bpp
 
 DEFAULT_QUALITY = 75.0
+# The learned lossless model is not tried on what the generic coder does better or nearly as well, for certain:
+FEW_COLOURS = {1: 32, 3: 256}  # graphics: at most so many levels of gray, or colours
+FEW_BITS = 1.0  # a sample, in the generic coding of the colour
+FEW_BYTES = 64  # of that coding
 _METADATA = {Tag.ICC_PROFILE: "icc_profile", Tag.EXIF: "exif", Tag.XMP: "xmp"}
 
 
@@ -23,13 +27,14 @@ class Info:
 
     width: int  # pixels
     height: int  # pixels
-    mode: str  # Pillow's name: L, LA, RGB, RGBA
+    mode: str  # Pillow's name; LA;16, RGB;16 and RGBA;16 are arrays of uint16 that Pillow lacks a mode for
     lossless: bool
     quality: float | None  # 0 to 100; None in lossless files
-    model: str  # hex, the beginning of the SHA-256 of the model file that decodes it
+    model: str  # hex, the beginning of the SHA-256 of the model file that decodes it; zeros if none is needed
     sections: dict[str, int]  # bytes of each part of the file, "header" first; they sum to `bytes`
     bytes: int
     bpp: float  # bits per pixel of the whole file
+    ways: dict[str, str] = field(default_factory=dict)  # how the samples of a lossless file are coded, by section
 
 
 def compress(
@@ -49,8 +54,10 @@ def compress(
 ) -> bytes:
     """The compressed file.
 
-    image: a PIL image of mode L, LA, RGB or RGBA, or a uint8 array H×W or H×W×1..4.
+    image: a PIL image of mode L, LA, RGB or RGBA, or a uint8 array H×W or H×W×1..4; with `lossless` also a PIL image
+        of mode 1, P, PA, I;16, I;16B or I (0 to 65535), or a uint16 array.
     quality: 0 to 100, continuous, higher is better; counted in hundredths. 100 is the best lossy point.
+    lossless: every pixel, palette and transparent colour comes back as it was.
     effort: 1 to 9, higher is slower; the decoder is not affected.
     target_bytes, target_bpp (ceilings), target_psnr (a floor, in dB): one of them instead of a quality.
     exif, icc_profile, xmp: None takes them from the PIL image, b"" drops them.
@@ -75,20 +82,23 @@ def compress(
     chosen = wanted + [name for name, given in others.items() if given]
     if len(chosen) > 1:
         raise ValueError(f"{' and '.join(chosen)} exclude one another: give one")
-    source = from_input(image, icc_profile=icc_profile, exif=exif, xmp=xmp)
+    source = from_input(image, lossless=bool(lossless), icc_profile=icc_profile, exif=exif, xmp=xmp)
+    height, width, _ = source.pixels.shape
+    sections = {}
+    for tag, name in _METADATA.items():
+        if content := getattr(source, name):
+            sections[tag] = container.pack_metadata(tag, content)
     if lossless:
-        raise UnsupportedError("lossless coding is not available in this version")
+        if source.palette is not None or source.transparency is not None:
+            sections[Tag.PALETTE] = container.pack_palette(source.palette, source.transparency)
+        model_id, samples = _encode_samples(source, effort=effort, device=device, threads=threads)
+        return container.pack(Header("lossless", model_id, width, height, source.mode, None), sections | samples)
 
     from . import rate_control  # imports torch
 
     colour, alpha = split(source.pixels)
-    height, width, _ = colour.shape
-    sections = {}
     if alpha is not None:
         sections[Tag.ALPHA] = container.pack_alpha(alpha)
-    for tag, name in _METADATA.items():
-        if content := getattr(source, name):
-            sections[tag] = container.pack_metadata(tag, content)
 
     def pack(model_id: bytes, hundredths: int, latents: bytes) -> bytes:
         header = Header("lossy", model_id, width, height, source.mode, hundredths)
@@ -113,8 +123,11 @@ def compress(
 
 def decompress(
     data: bytes, *, device: str = "auto", threads: int = 0, max_pixels: int | None = None
-) -> Image.Image:
+) -> Image.Image | np.ndarray:
     """The picture as a PIL image of the mode that went in; ICC profile, EXIF and XMP are in its `info`.
+
+    Only where Pillow has no such mode, that is for a lossless file made from a uint16 array of two to four channels,
+    it is an array H×W×C of uint16.
 
     max_pixels: LimitError for a larger picture, before anything is allocated for it; None is 2^28.
     FormatError (among them TruncatedError) for a file that is not ours or is damaged, UnsupportedError for one that
@@ -126,11 +139,15 @@ def decompress(
         raise ValueError(f"max_pixels must be at least 1, not {max_pixels}")
     header, sections = container.unpack(data)
     check_size(header.width, header.height, max_pixels)
-    if header.method == "lossless":
-        raise UnsupportedError("a lossless file: this version does not decode them yet")
     metadata = {
         name: container.unpack_metadata(tag, sections[tag]) for tag, name in _METADATA.items() if tag in sections
     }
+    if header.method == "lossless":
+        palette, transparency = None, None
+        if Tag.PALETTE in sections:
+            palette, transparency = container.unpack_palette(sections[Tag.PALETTE])
+        pixels = _decode_samples(header, sections, device=device, threads=threads)
+        return to_pil(Picture(pixels, header.mode, **metadata, palette=palette, transparency=transparency))
     alpha = None
     if header.has_alpha:
         alpha = container.unpack_alpha(sections[Tag.ALPHA], header.width, header.height)
@@ -146,12 +163,96 @@ def decompress(
         device=device,
         threads=threads,
     )
-    pixels = join(colour, alpha, gray=header.mode.startswith("L"))
-    return to_pil(Picture(pixels, **metadata))
+    return to_pil(Picture(join(colour, alpha, gray=header.mode.startswith("L")), header.mode, **metadata))
+
+
+def verify(
+    data: bytes, image: Image.Image | np.ndarray, *, device: str = "auto", threads: int = 0,
+    max_pixels: int | None = None,
+) -> None:  # fmt: skip
+    """CodecError unless `data` decodes, and if it is lossless, to the very picture that `image` is."""
+    again = decompress(data, device=device, threads=threads, max_pixels=max_pixels)
+    if inspect(data).lossless:
+        if not from_input(again, lossless=True).looks_like(from_input(image, lossless=True)):
+            raise CodecError("verification failed: the file does not decode to the picture that went in")
+
+
+# Lossless samples. Section PIXELS holds the colour as the learned model codes it, and PLANES the channels that are
+# left: alpha, or none, and then there is no such section. Without PIXELS, PLANES holds all channels.
+
+
+def _encode_samples(source: Picture, *, effort: int, device: str, threads: int) -> tuple[bytes, dict[Tag, bytes]]:
+    """Model id and sections: by the learned model or not, whichever is smaller."""
+    pixels = source.pixels
+    payload = planes.encode(pixels, bits=LAYOUTS[source.mode][1], effort=effort)
+    generic = {Tag.PLANES: container.pack_samples(payload, pixels)}
+    if source.mode not in container.BOTH_METHODS:
+        return container.NO_MODEL, generic
+    channels = 1 if source.mode.startswith("L") else 3
+    colour, rest = np.ascontiguousarray(pixels[..., :channels]), pixels[..., channels:]
+    learned = {}
+    if rest.size:
+        learned[Tag.PLANES] = container.pack_samples(planes.encode(rest, effort=effort), rest)
+    if not _may_suit_the_model(colour, len(payload) - sum(map(len, learned.values()))):
+        return container.NO_MODEL, generic
+    coded = _encode_by_model(colour, effort=effort, device=device, threads=threads)
+    if coded is None:
+        return container.NO_MODEL, generic
+    model_id, payload = coded
+    learned[Tag.PIXELS] = container.pack_samples(payload, colour)
+    if sum(map(len, learned.values())) < sum(map(len, generic.values())):
+        return model_id, learned
+    return container.NO_MODEL, generic
+
+
+def _encode_by_model(colour: np.ndarray, **options) -> tuple[bytes, bytes] | None:
+    """Model id and payload; None where there is no lossless model, so that the generic coder serves alone."""
+    try:
+        from . import lossless  # imports torch
+    except ImportError:
+        return None
+    try:
+        return lossless.encode(colour, **options)
+    except UnsupportedError:  # the package has no model
+        return None
+
+
+def _may_suit_the_model(colour: np.ndarray, generic_bytes: int) -> bool:
+    """Whether the learned model is worth its time; generic_bytes: what the generic coder takes for the colour."""
+    if generic_bytes <= FEW_BYTES or 8 * generic_bytes < FEW_BITS * colour.size:
+        return False
+    channels = colour.shape[2]
+    seen = np.zeros(256**channels, bool)
+    seen[colour.astype(np.uint32) @ (256 ** np.arange(channels, dtype=np.uint32))] = True
+    return np.count_nonzero(seen) > FEW_COLOURS[channels]
+
+
+def _decode_samples(header: Header, sections: dict[Tag, bytes], *, device: str, threads: int) -> np.ndarray:
+    """H×W×C as LAYOUTS says; FormatError unless they are the samples that were encoded."""
+    channels, bits = LAYOUTS[header.mode]
+    size = {"width": header.width, "height": header.height}
+    parts = []
+    if Tag.PIXELS in sections:
+        from . import lossless  # imports torch
+
+        payload = container.payload_of_samples(Tag.PIXELS, sections[Tag.PIXELS])
+        colours = 1 if header.mode.startswith("L") else 3
+        colour = lossless.decode(
+            payload, **size, channels=colours, model_id=header.model_id, device=device, threads=threads
+        )
+        container.check_samples(Tag.PIXELS, sections[Tag.PIXELS], colour)
+        parts.append(colour)
+        channels -= colours
+    if Tag.PLANES in sections:
+        payload = container.payload_of_samples(Tag.PLANES, sections[Tag.PLANES])
+        rest = planes.decode(payload, **size, channels=channels, bits=bits)
+        container.check_samples(Tag.PLANES, sections[Tag.PLANES], rest)
+        parts.append(rest)
+    return np.dstack(parts) if len(parts) > 1 else parts[0]
 
 
 def inspect(data: bytes) -> Info:
-    """What the header says; only the header and the length of `data` are looked at. Errors as `decompress`."""
+    """What the header says; nothing is decoded. Errors as `decompress`."""
     data = _bytes(data)
     header, sections = container.unpack(data)
     lengths = {tag.name.lower(): len(section) for tag, section in sections.items()}
@@ -165,7 +266,15 @@ def inspect(data: bytes) -> Info:
         sections={"header": len(data) - sum(lengths.values())} | lengths,
         bytes=len(data),
         bpp=bpp(len(data), header.width, header.height),
+        ways=_ways(sections),
     )
+
+
+def _ways(sections: dict[Tag, bytes]) -> dict[str, str]:
+    ways = {"pixels": "model"} if Tag.PIXELS in sections else {}
+    if Tag.PLANES in sections:
+        ways["planes"] = planes.name(container.payload_of_samples(Tag.PLANES, sections[Tag.PLANES]))
+    return ways
 
 
 def _number(name: str, value) -> float:

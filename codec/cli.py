@@ -18,6 +18,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from . import __version__, api, imagefile
 from .errors import CodecError, ImageError
 
@@ -97,7 +99,9 @@ def _load_compress(parser: argparse.ArgumentParser) -> Callable:
 def _compress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes, str]:
     if imagefile.is_image_name(target):
         raise FileExistsError(f"{target} exists and is an image by its name: remove it first, or take another name")
-    image = imagefile.read_image(source, first_frame=args.first_frame, max_pixels=args.max_pixels)
+    image = imagefile.read_image(
+        source, first_frame=args.first_frame, exact=args.lossless, max_pixels=args.max_pixels
+    )
     data = api.compress(
         image,
         api.DEFAULT_QUALITY if args.quality is None else args.quality,
@@ -111,7 +115,7 @@ def _compress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes
         **_dropped_metadata(args),
     )
     if args.verify or args.lossless:
-        api.decompress(data, device=args.device, threads=args.threads, max_pixels=args.max_pixels)
+        api.verify(data, image, device=args.device, threads=args.threads, max_pixels=args.max_pixels)
     info = api.inspect(data)
     parts = f"  ({_parts(info)})" if args.verbose else ""
     return data, f"{_grouped(info.bytes)} B  {info.bpp:.3f} bpp{parts}"
@@ -138,9 +142,11 @@ def _decompress(args: argparse.Namespace, source: str, target: str) -> tuple[byt
     format = imagefile.format_of(target)
     data = imagefile.read_bytes(source)
     image = api.decompress(data, device=args.device, threads=args.threads, max_pixels=args.max_pixels)
-    for key in _dropped_metadata(args):
-        image.info.pop(key, None)
-    return imagefile.image_bytes(image, format), f"{image.width}×{image.height} {image.mode}"
+    info = api.inspect(data)
+    if not isinstance(image, np.ndarray):
+        for key in _dropped_metadata(args):
+            image.info.pop(key, None)
+    return imagefile.image_bytes(image, format), f"{info.width}×{info.height} {info.mode}"
 
 
 # ── inspect, and the commands of other folders ────────────────────────────────────────────────────────────────────
@@ -160,14 +166,16 @@ def _inspect(args: argparse.Namespace) -> int:
             print(json.dumps({"file": name, **dataclasses.asdict(info)}))
             return
         how = "lossless" if info.lossless else f"quality {info.quality:g}"
-        print(f"{name}: {info.width}×{info.height} {info.mode}, {how}, model {info.model}")
+        model = "no model" if info.model == "00000000" else f"model {info.model}"
+        print(f"{name}: {info.width}×{info.height} {info.mode}, {how}, {model}")
         print(f"  {_grouped(info.bytes)} B  {info.bpp:.3f} bpp  ({_parts(info)})")
 
     return int(any([not _reported(args, name, lambda: show(name)) for name in args.files]))
 
 
 def _parts(info: api.Info) -> str:
-    return ", ".join(f"{part} {_grouped(length)}" for part, length in info.sections.items())
+    ways = {part: f" by {way}" for part, way in info.ways.items()}
+    return ", ".join(f"{part} {_grouped(length)}{ways.get(part, '')}" for part, length in info.sections.items())
 
 
 def _load_evaluate(parser: argparse.ArgumentParser) -> Callable:

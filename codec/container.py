@@ -3,7 +3,7 @@
     magic | version | HEADER_FIELDS | section count | (tag, length) × count | CRC-32 | section | section | …
 
 Every number has one spelling: varints are minimal, tags ascend, nothing follows the last section. What the latents
-mean is not known here; alpha and metadata sections are coded at the end of this module.
+mean is not known here, nor how samples are coded; alpha, metadata and palettes are coded at the end of this module.
 """
 
 import enum
@@ -18,10 +18,13 @@ from .errors import FormatError, ImageError, LimitError, TruncatedError, Unsuppo
 MAGIC = b"\xabLIC"  # the high bit shows a channel that drops it; nothing else is known to begin so
 VERSION = 1
 MAX_SIDE = 2**30
+NO_MODEL = bytes(4)  # model id of a file that needs none
 MAX_METADATA = 2**24  # bytes of one ICC, EXIF or XMP section once inflated
 
 METHODS = {0: "lossy", 1: "lossless"}
-MODES = {0: "L", 1: "LA", 2: "RGB", 3: "RGBA"}  # further numbers are reserved in docs/FORMAT.md
+MODES = {0: "L", 1: "LA", 2: "RGB", 3: "RGBA"}  # in files of both methods; those below in lossless files only
+MODES |= {4: "I;16", 5: "LA;16", 6: "RGB;16", 7: "RGBA;16", 8: "1", 9: "P", 10: "PA", 11: "I;16B", 12: "I"}
+BOTH_METHODS = ("L", "LA", "RGB", "RGBA")
 
 
 class Tag(enum.IntEnum):
@@ -32,6 +35,9 @@ class Tag(enum.IntEnum):
     ICC_PROFILE = 3
     EXIF = 4
     XMP = 5
+    PIXELS = 6
+    PLANES = 7
+    PALETTE = 8
 
 
 class _Cursor:
@@ -145,7 +151,7 @@ class Header:
 
     @property
     def has_alpha(self) -> bool:
-        return self.mode.endswith("A")
+        return self.mode.removesuffix(";16").endswith("A")
 
 
 HEADER_FIELDS = {
@@ -222,15 +228,33 @@ def _check_sections(header: Header, tags: list[int]) -> None:
     if tags != sorted(set(tags)):
         raise FormatError(f"sections {tags} are not in ascending order")
     if header.method == "lossy":
+        if header.mode not in BOTH_METHODS:
+            raise FormatError(f"a lossy file of mode {header.mode}")
         if Tag.LATENTS not in tags:
             raise FormatError("a lossy file without latents")
         if header.has_alpha != (Tag.ALPHA in tags):
             raise FormatError(f"a lossy file of mode {header.mode} {'without' if header.has_alpha else 'with'} alpha")
+        if foreign := {Tag.PIXELS, Tag.PLANES, Tag.PALETTE} & set(tags):
+            raise FormatError(f"a lossy file with a section {Tag(min(foreign)).name}")
+    else:
+        if foreign := {Tag.LATENTS, Tag.ALPHA} & set(tags):
+            raise FormatError(f"a lossless file with a section {Tag(min(foreign)).name}")
+        if Tag.PIXELS in tags:
+            if header.mode not in BOTH_METHODS:
+                raise FormatError(f"a lossless file of mode {header.mode} with a section PIXELS")
+            if header.has_alpha != (Tag.PLANES in tags):
+                raise FormatError(f"a lossless file whose sections PIXELS and PLANES do not fit mode {header.mode}")
+        elif Tag.PLANES not in tags:
+            raise FormatError("a lossless file without samples")
+        elif header.model_id != NO_MODEL:
+            raise FormatError("a lossless file that names a model but has no section for it")
+        if header.mode in ("P", "PA") and Tag.PALETTE not in tags:
+            raise FormatError(f"a lossless file of mode {header.mode} without palette")
     if (header.quality is None) != (header.method == "lossless"):
         raise FormatError(f"a {header.method} file with quality {header.quality}")
 
 
-# Sections 2 to 5 end in a CRC-32 over what they decode to and then the payload itself. The first part finds a decoder
+# Sections 2 to 8 end in a CRC-32 over what they decode to and then the payload itself. The first part finds a decoder
 # that drifts; the second any damage, even where it happens to decode to the same content.
 
 
@@ -327,3 +351,83 @@ def unpack_alpha(section: bytes, width: int, height: int) -> np.ndarray:
     if _seal(payload, alpha.tobytes())[-4:] != check:
         raise FormatError("damaged ALPHA section: its check value does not match")
     return alpha
+
+
+# PIXELS and PLANES: a payload that another module codes, and the check value over the samples: row by row, pixel by
+# pixel, channels interleaved; u8, or u16 little-endian where the mode has 16 bits.
+
+
+def pack_samples(payload: bytes, samples: np.ndarray) -> bytes:
+    """The section of a payload that decodes to `samples`, H×W×C uint8 or uint16."""
+    return _seal(payload, _bytes_of(samples))
+
+
+def payload_of_samples(tag: Tag, section: bytes) -> bytes:
+    """The payload of `pack_samples`, still unchecked: `check_samples` must approve what it decodes to."""
+    return _open(tag, section)[0]
+
+
+def check_samples(tag: Tag, section: bytes, samples: np.ndarray) -> None:
+    """FormatError unless `section` is one that `pack_samples` made for these samples."""
+    payload, check = _open(tag, section)
+    if _seal(payload, _bytes_of(samples))[-4:] != check:
+        raise FormatError(f"damaged {tag.name} section: its check value does not match")
+
+
+def _bytes_of(samples: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(samples, "<u2" if samples.dtype == np.uint16 else np.uint8).data.cast("B")
+
+
+# Palette and transparency: a section as of metadata, whose content is
+#   u8 kind of palette | u16 length | entries | u8 kind of transparency | its values
+
+Palette = tuple[str, bytes]  # "RGB" or "RGBA", and its entries
+Transparency = int | tuple[int, int, int] | bytes  # as in Pillow's `info`: index or level, colour, alpha of each entry
+
+_PALETTES = {1: "RGB", 2: "RGBA"}  # 0: none
+NO_TRANSPARENCY, ONE_VALUE, ONE_COLOUR, TABLE = range(4)
+_VALUE = struct.Struct("<H")
+_COLOUR = struct.Struct("<3H")
+
+
+def pack_palette(palette: Palette | None, transparency: Transparency | None) -> bytes:
+    """The section of a palette, of a transparent value, colour or table, or of both."""
+    mode, entries = palette or ("", b"")
+    kind = next((kind for kind, known in _PALETTES.items() if known == mode), 0)
+    content = bytes([kind]) + _VALUE.pack(len(entries)) + entries
+    if transparency is None:
+        content += bytes([NO_TRANSPARENCY])
+    elif isinstance(transparency, bytes):
+        content += bytes([TABLE]) + transparency
+    elif isinstance(transparency, tuple):
+        content += bytes([ONE_COLOUR]) + _COLOUR.pack(*transparency)
+    else:
+        content += bytes([ONE_VALUE]) + _VALUE.pack(transparency)
+    return pack_metadata(Tag.PALETTE, content)
+
+
+def unpack_palette(section: bytes) -> tuple[Palette | None, Transparency | None]:
+    """The inverse of `pack_palette`."""
+    cursor = _Cursor(unpack_metadata(Tag.PALETTE, section))
+    try:
+        kind = cursor.take(1)[0]
+        entries = cursor.take(_VALUE.unpack(cursor.take(2))[0])
+        how = cursor.take(1)[0]
+        values = cursor.take(len(cursor.data) - cursor.position)
+        if how == NO_TRANSPARENCY and not values:
+            transparency = None
+        elif how == TABLE and len(values) <= 256:
+            transparency = values
+        elif how == ONE_COLOUR:
+            transparency = _COLOUR.unpack(values)
+        elif how == ONE_VALUE:
+            (transparency,) = _VALUE.unpack(values)
+        else:
+            raise FormatError(f"damaged PALETTE section: transparency of kind {how} with {len(values)} bytes")
+    except (TruncatedError, struct.error) as error:
+        raise FormatError("damaged PALETTE section: it is too short or too long for its content") from error
+    if kind == 0 and not entries:
+        return None, transparency
+    if kind not in _PALETTES or len(entries) % len(_PALETTES[kind]) or len(entries) > 256 * len(_PALETTES[kind]):
+        raise FormatError(f"damaged PALETTE section: palette of kind {kind} with {len(entries)} bytes")
+    return (_PALETTES[kind], entries), transparency

@@ -1,28 +1,37 @@
 """Pictures in memory: what the codec accepts, and the one form that everything above and below works on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
 from .errors import ImageError, LimitError
 
-MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # by number of channels
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of 8-bit pixels, by number of channels
+DEEP_MODES = {1: "I;16", 2: "LA;16", 3: "RGB;16", 4: "RGBA;16"}  # of 16-bit pixels; Pillow has the first only
+LAYOUTS = {mode: (channels, 8) for channels, mode in MODES.items()}  # mode: channels, bits a sample
+LAYOUTS |= {mode: (channels, 16) for channels, mode in DEEP_MODES.items()}
+LAYOUTS |= {"1": (1, 1), "P": (1, 8), "PA": (2, 8), "I;16B": (1, 16), "I": (1, 16)}
+PALETTE_MODES = ("P", "PA")
 MAX_PIXELS = 2**28  # default cap, 268 megapixels: 0.8 GB as 8-bit RGB
 
 
 @dataclass(frozen=True)
 class Picture:
-    """8-bit pixels and the metadata that goes with them; empty metadata is absent."""
+    """Pixels and what goes with them; empty metadata is absent."""
 
-    pixels: np.ndarray  # H×W×C uint8, C as in MODES
+    pixels: np.ndarray  # H×W×C, C as in LAYOUTS; uint8, or uint16 where the mode has 16 bits; 0 and 1 in mode "1"
+    mode: str
     icc_profile: bytes = b""
     exif: bytes = b""
     xmp: bytes = b""
+    palette: tuple[str, bytes] | None = None  # "RGB" or "RGBA" and the entries, in modes P and PA
+    transparency: int | tuple[int, int, int] | bytes | None = None  # as in Pillow's `info`
 
-    @property
-    def mode(self) -> str:
-        return MODES[self.pixels.shape[2]]
+    def looks_like(self, other: "Picture") -> bool:
+        """Whether mode, pixels, palette and transparency are the same; metadata may differ."""
+        same = [(one.mode, one.pixels.dtype, one.palette, one.transparency) for one in (self, other)]
+        return same[0] == same[1] and np.array_equal(self.pixels, other.pixels)
 
 
 def check_size(width: int, height: int, max_pixels: int | None) -> None:
@@ -32,37 +41,45 @@ def check_size(width: int, height: int, max_pixels: int | None) -> None:
         raise LimitError(f"{width}×{height} is {width * height} pixels, more than the limit max_pixels = {limit}")
 
 
-def from_input(image, *, icc_profile: bytes | None = None, exif: bytes | None = None, xmp: bytes | None = None):
-    """The Picture of a PIL image or of an array H×W or H×W×1..4 of uint8.
+def from_input(
+    image, *, lossless: bool = False, icc_profile: bytes | None = None, exif: bytes | None = None,
+    xmp: bytes | None = None,
+) -> Picture:  # fmt: skip
+    """The Picture of a PIL image or of an array H×W or H×W×1..4 of uint8, with `lossless` also of uint16.
 
     Metadata that is None is taken from the PIL image's `info`; b"" drops it. A transparent colour (`tRNS` of PNG)
-    becomes an alpha channel. ImageError for pixels that cannot be coded, TypeError for anything but an image.
+    becomes an alpha channel, but with `lossless` stays what it is. ImageError for pixels that cannot be coded,
+    TypeError for anything but an image.
     """
-    info = {}
+    given = {"icc_profile": icc_profile, "exif": exif, "xmp": xmp}
     if isinstance(image, Image.Image):
-        info = image.info
-        pixels = _pixels_of(image)
+        info, picture = image.info, (_exact_picture if lossless else _picture)(image)
     elif isinstance(image, np.ndarray):
-        pixels = image if image.ndim == 3 else image[..., np.newaxis]
-        if pixels.dtype == np.uint16:
-            raise ImageError("16-bit array: this version codes 8 bits, convert with (array >> 8).astype(np.uint8)")
-        if pixels.dtype != np.uint8:
-            raise ImageError(f"array of {pixels.dtype}: convert it to uint8 (0 to 255) first")
-        if pixels.ndim != 3 or pixels.shape[2] not in MODES:
-            raise ImageError(f"array of shape {image.shape}: expected H×W or H×W×1..4")
+        info, picture = {}, _picture_of_array(image, lossless)
     else:
         raise TypeError(f"image must be a PIL image or a NumPy array, not {type(image).__name__}")
-    if 0 in pixels.shape:
-        raise ImageError(f"a picture without pixels: {pixels.shape[1]}×{pixels.shape[0]}")
-    given = {"icc_profile": icc_profile, "exif": exif, "xmp": xmp}
-    return Picture(pixels, **{key: _metadata(key, value, info) for key, value in given.items()})
+    return replace(picture, **{key: _metadata(key, value, info) for key, value in given.items()})
 
 
-def _pixels_of(image: Image.Image) -> np.ndarray:
-    try:
-        image.load()
-    except Exception as error:  # Pillow's decoders raise whatever the damage makes them stumble over
-        raise ImageError(f"the image cannot be decoded: {error}") from error
+def _picture_of_array(array: np.ndarray, lossless: bool) -> Picture:
+    pixels = array if array.ndim == 3 else array[..., np.newaxis]
+    deep = pixels.dtype.newbyteorder("=") == np.uint16
+    if deep and not lossless:
+        raise ImageError(
+            "16-bit array: lossy files hold 8 bits, convert with (array >> 8).astype(np.uint8), or use lossless=True"
+        )
+    if not deep and pixels.dtype != np.uint8:
+        raise ImageError(f"array of {pixels.dtype}: convert it to uint8 (0 to 255) first")
+    if pixels.ndim != 3 or pixels.shape[2] not in MODES:
+        raise ImageError(f"array of shape {array.shape}: expected H×W or H×W×1..4")
+    _check_not_empty(pixels.shape[1], pixels.shape[0])
+    pixels = pixels.astype(np.uint16, copy=False) if deep else pixels  # in the byte order of this machine
+    return Picture(pixels, (DEEP_MODES if deep else MODES)[pixels.shape[2]])
+
+
+def _picture(image: Image.Image) -> Picture:
+    """For lossy coding: 8-bit gray or colour, with or without alpha."""
+    _load(image)
     if image.mode in ("L", "RGB") and "transparency" in image.info:
         image = image.convert("LA" if image.mode == "L" else "RGBA")
     if image.mode not in MODES.values():
@@ -70,8 +87,54 @@ def _pixels_of(image: Image.Image) -> np.ndarray:
         raise ImageError(
             f"images of mode {image.mode} cannot be coded by this version: convert with image.convert({better!r})"
         )
-    pixels = np.asarray(image)
+    return Picture(_channels(np.asarray(image)), image.mode)
+
+
+def _exact_picture(image: Image.Image) -> Picture:
+    """For lossless coding: all that `to_pil` needs to make the same image."""
+    _load(image)
+    mode = image.mode
+    if mode not in LAYOUTS:
+        raise ImageError(f"images of mode {mode} cannot be coded without loss: convert with image.convert('RGB')")
+    pixels = _channels(np.asarray(image))
+    if mode == "I" and not (0 <= pixels.min() and pixels.max() <= 0xFFFF):
+        raise ImageError(f"samples from {pixels.min()} to {pixels.max()}: of mode I only 0 to 65535 can be coded")
+    palette = None
+    if mode in PALETTE_MODES:
+        palette_mode = image.palette.mode if image.palette else "RGB"
+        if palette_mode not in ("RGB", "RGBA"):
+            raise ImageError(f"a palette of mode {palette_mode} cannot be coded: convert with image.convert('RGB')")
+        palette = palette_mode, bytes(image.getpalette(palette_mode) or [])
+    dtype = np.uint16 if LAYOUTS[mode][1] == 16 else np.uint8
+    transparency = _transparency(image.info.get("transparency"))
+    return Picture(pixels.astype(dtype, copy=False), mode, palette=palette, transparency=transparency)
+
+
+def _load(image: Image.Image) -> None:
+    try:
+        image.load()
+    except Exception as error:  # Pillow's decoders raise whatever the damage makes them stumble over
+        raise ImageError(f"the image cannot be decoded: {error}") from error
+    _check_not_empty(image.width, image.height)
+
+
+def _check_not_empty(width: int, height: int) -> None:
+    if 0 in (width, height):
+        raise ImageError(f"a picture without pixels: {width}×{height}")
+
+
+def _channels(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
+
+
+def _transparency(value):
+    """An index or a level, a colour, or the alpha of each palette entry, as Pillow's readers give them."""
+    if value is None or isinstance(value, bytes) and len(value) <= 256:
+        return value
+    values = value if isinstance(value, tuple) else (value,)
+    if len(values) in (1, 3) and all(isinstance(one, int) and 0 <= one <= 0xFFFF for one in values):
+        return value if len(values) == 3 else values[0]
+    raise ImageError(f"transparency {value!r} cannot be kept: remove image.info['transparency'] to go on")
 
 
 def _metadata(key: str, value: bytes | None, info: dict) -> bytes:
@@ -83,10 +146,27 @@ def _metadata(key: str, value: bytes | None, info: dict) -> bytes:
     return value
 
 
-def to_pil(picture: Picture) -> Image.Image:
-    """The PIL image, with present metadata in `info` under the keys that Pillow uses."""
-    pixels = picture.pixels
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+def to_pil(picture: Picture) -> Image.Image | np.ndarray:
+    """The PIL image, with present metadata and transparency in `info` under the keys that Pillow uses.
+
+    For the modes that Pillow lacks, 16 bits with alpha or colour, the array of uint16; it carries no metadata.
+    """
+    pixels, mode = picture.pixels, picture.mode
+    if mode in DEEP_MODES.values() and mode != "I;16":
+        return pixels
+    if mode in MODES.values():
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    else:
+        height, width, _ = pixels.shape
+        if mode == "1":
+            pixels = np.packbits(pixels, axis=1)
+        elif mode not in PALETTE_MODES:
+            pixels = pixels.astype({"I;16": "<u2", "I;16B": ">u2", "I": np.int32}[mode], copy=False)
+        image = Image.frombytes(mode, (width, height), pixels.tobytes())
+    if picture.palette:
+        image.putpalette(picture.palette[1], picture.palette[0])
+    if picture.transparency is not None:
+        image.info["transparency"] = picture.transparency
     image.info.update(
         {key: value for key in ("icc_profile", "exif", "xmp") if (value := getattr(picture, key))}
     )

@@ -9,10 +9,13 @@ import stat
 import sys
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from .errors import CodecError, ImageError
 from .image import check_size
+
+ARRAY = "NPY"  # a file of NumPy, for samples that no format of Pillow takes
 
 # Beyond the defaults of Pillow, which would lose what the decoder has just restored.
 _SAVE_OPTIONS = {
@@ -30,10 +33,13 @@ def read_bytes(name: str) -> bytes:
     return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
 
 
-def read_image(name: str, *, first_frame: bool = False, max_pixels: int | None = None) -> Image.Image:
+def read_image(
+    name: str, *, first_frame: bool = False, exact: bool = False, max_pixels: int | None = None
+) -> Image.Image:
     """The decoded picture, with ICC profile, EXIF and XMP in its `info`.
 
-    Of an animation or a document only the first frame, and only if `first_frame` says so. LimitError before anything
+    Of an animation or a document only the first frame, and only if `first_frame` says so. With `exact`, ImageError
+    for samples of 16 bits of which Pillow keeps 8. LimitError before anything
     beyond `max_pixels` is decoded, ImageError for what Pillow cannot read, OSError as for any file.
     """
     data = read_bytes(name)
@@ -45,6 +51,11 @@ def read_image(name: str, *, first_frame: bool = False, max_pixels: int | None =
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
             if frames > 1 and not first_frame:
                 raise ImageError(f"{frames} frames: only the first can be coded, with --first-frame")
+            if exact and "16" not in image.mode and "I" != image.mode and _has_deep_tiles(image):
+                raise ImageError(
+                    f"samples of 16 bits, of which Pillow reads 8 in mode {image.mode}: "
+                    "compress a NumPy array from Python, or convert the file to 8 bits"
+                )
             image.load()
             if image.format == "TIFF":
                 image.info["exif"] = _exif_of_tiff(image)
@@ -55,6 +66,15 @@ def read_image(name: str, *, first_frame: bool = False, max_pixels: int | None =
     except Exception as error:  # Pillow's decoders raise whatever the damage makes them stumble over
         raise ImageError(f"the image cannot be decoded: {error}") from error
     return image
+
+
+def _has_deep_tiles(image: Image.Image) -> bool:
+    """Whether the samples of a file that is open but not loaded have 16 bits: its raw mode (`RGB;16B`) says so."""
+    for tile in getattr(image, "tile", ()):
+        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if any(isinstance(argument, str) and ";16" in argument for argument in arguments):
+            return True
+    return False
 
 
 @contextlib.contextmanager
@@ -79,10 +99,12 @@ def _exif_of_tiff(image: Image.Image) -> bytes:
 
 
 def format_of(name: str) -> str:
-    """Pillow's name of the format that a file name asks for by its suffix; PNG for a pipe."""
+    """Pillow's name of the format that a file name asks for by its suffix, or ARRAY; PNG for a pipe."""
     if name == "-":
         return "PNG"
     suffix = Path(name).suffix.lower()
+    if suffix == ".npy":
+        return ARRAY
     extension_formats = Image.registered_extensions()  # loads Pillow's plugins
     if extension_formats.get(suffix) not in Image.SAVE:
         raise ImageError(f"no image format is known by the suffix {suffix!r}: try .png")
@@ -94,8 +116,14 @@ def is_image_name(name: str) -> bool:
     return name != "-" and Path(name).exists() and Path(name).suffix.lower() in Image.registered_extensions()
 
 
-def image_bytes(image: Image.Image, format: str) -> bytes:
+def image_bytes(image: Image.Image | np.ndarray, format: str) -> bytes:
     """An image file in memory, with the metadata of `info` as far as the format carries it."""
+    if format == ARRAY:
+        buffer = io.BytesIO()
+        np.save(buffer, np.asarray(image), allow_pickle=False)
+        return buffer.getvalue()
+    if isinstance(image, np.ndarray):
+        raise ImageError(f"{image.shape[2]} samples of 16 bits a pixel, which Pillow cannot write: take a name in .npy")
     options = {key: image.info[key] for key in ("icc_profile", "exif", "xmp") if key in image.info}
     options |= _SAVE_OPTIONS.get(format, {})
     if format == "JPEG" and "exif" in options and not options["exif"].startswith(b"Exif\0\0"):
@@ -113,7 +141,8 @@ def image_bytes(image: Image.Image, format: str) -> bytes:
     try:
         image.save(buffer, format, **options)
     except Exception as error:
-        raise ImageError(f"cannot be written as {format}: {error}") from error
+        hint = ", take a name in .tif" if image.mode == "PA" else ""
+        raise ImageError(f"cannot be written as {format}: {error}{hint}") from error
     return buffer.getvalue()
 
 

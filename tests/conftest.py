@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 DATA = Path(__file__).parent / "data"
@@ -30,3 +31,6 @@ def tiny_model() -> Path:
         environment.setenv("CODEC_MODELS", str(folder))
         environment.setenv("CODEC_MODEL", "tiny")
         yield folder / "tiny.safetensors"
+
+
+settings.register_profile("long", max_examples=2000)  # pytest --hypothesis-profile=long: where a test leaves it open

@@ -138,14 +138,6 @@ def test_an_unknown_model_is_named(small):
         codec.decompress(container.pack(replace(header, model_id=bytes.fromhex("deadbeef")), sections))
 
 
-def test_a_lossless_file_is_understood_but_not_decoded(small):
-    header, sections = container.unpack(small)
-    data = container.pack(replace(header, method="lossless", quality=None), sections)
-    assert codec.inspect(data).lossless and codec.inspect(data).quality is None
-    with pytest.raises(codec.UnsupportedError, match="lossless"):
-        codec.decompress(data)
-
-
 def test_the_pixel_cap_comes_before_everything_else(small):
     header, sections = container.unpack(small)
     huge = container.pack(replace(header, width=2**30, height=2**30), sections)
@@ -214,11 +206,6 @@ def test_wrong_options_of_decompress_are_refused(small):
 
 def test_numbers_of_numpy_are_numbers(photo):
     assert codec.compress(photo, np.float32(50), effort=np.int64(1)) == codec.compress(photo, 50, effort=1)
-
-
-def test_what_this_version_lacks_is_said(photo):
-    with pytest.raises(codec.UnsupportedError, match="not available in this version"):
-        codec.compress(photo, lossless=True)
 
 
 def test_public_names_are_those_of_the_contract():

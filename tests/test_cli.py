@@ -231,10 +231,6 @@ def test_an_animation_needs_the_first_frame_option(folder, capsys):
     check_run(capsys, "compress", "two.webp", "a", "--first-frame", "--quiet")
 
 
-def test_what_this_version_lacks_is_said_in_one_line(folder, capsys):
-    check_run(capsys, "compress", "in.png", "a", "-l", status=1, err=r"error: in\.png: .*this version.*\n")
-
-
 def test_a_target_that_cannot_be_reached_is_one_line_and_no_file(folder, capsys):
     message = r"error: in\.png: 12 bytes cannot be reached: the smallest file has \d+ \(quality 0\)\n"
     check_run(capsys, "compress", "in.png", "a", "--target-bytes", "12", status=1, err=message)

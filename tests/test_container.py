@@ -45,7 +45,7 @@ def test_the_golden_file_is_what_the_format_document_prints():
 sizes = st.integers(1, 2**30)
 headers = st.builds(
     Header, st.just("lossy"), st.binary(min_size=4, max_size=4), sizes, sizes,
-    st.sampled_from(list(container.MODES.values())), st.integers(0, 10000),
+    st.sampled_from(container.BOTH_METHODS), st.integers(0, 10000),
 )
 contents = st.dictionaries(st.sampled_from([Tag.ICC_PROFILE, Tag.EXIF, Tag.XMP]), st.binary(max_size=300))
 
@@ -117,10 +117,20 @@ def test_any_bytes_under_a_right_check_value_are_read_or_refused(body):
         ("01 00 deadbeef 01 8180808004 02 4c1d 01 0105", FormatError, "height 1073741825 is not within"),
         ("01 00 deadbeef 8100 01 02 4c1d 01 0105", FormatError, "width 1 is not written in its shortest form"),
         ("01 00 deadbeef 80808080808080808001 01 02 4c1d 01 0105", FormatError, "width is longer than nine bytes"),
-        ("01 00 deadbeef 01 01 04 4c1d 01 0105", UnsupportedError, "image mode 4 is unknown"),
+        ("01 00 deadbeef 01 01 0d 4c1d 01 0105", UnsupportedError, "image mode 13 is unknown"),
         ("01 00 deadbeef 01 01 02 1127 01 0105", FormatError, "quality 100.01"),
         ("01 00 deadbeef 01 01 02 ffff 01 0105", FormatError, "lossy file with quality None"),
-        ("01 01 deadbeef 01 01 02 4c1d 01 0105", FormatError, "lossless file with quality 7500"),
+        ("01 01 00000000 01 01 02 4c1d 01 0705", FormatError, "lossless file with quality 7500"),
+        ("01 01 00000000 01 01 02 ffff 01 0105", FormatError, "lossless file with a section LATENTS"),
+        ("01 01 00000000 01 01 03 ffff 02 0200 0705", FormatError, "lossless file with a section ALPHA"),
+        ("01 01 00000000 01 01 02 ffff 01 0805", FormatError, "lossless file without samples"),
+        ("01 01 deadbeef 01 01 02 ffff 01 0705", FormatError, "names a model but has no section for it"),
+        ("01 01 deadbeef 01 01 09 ffff 02 0605 0800", FormatError, "mode P with a section PIXELS"),
+        ("01 01 deadbeef 01 01 02 ffff 02 0605 0700", FormatError, "PIXELS and PLANES do not fit mode RGB"),
+        ("01 01 deadbeef 01 01 03 ffff 01 0605", FormatError, "PIXELS and PLANES do not fit mode RGBA"),
+        ("01 01 00000000 01 01 09 ffff 01 0705", FormatError, "mode P without palette"),
+        ("01 00 deadbeef 01 01 04 4c1d 01 0105", FormatError, "lossy file of mode I;16"),
+        ("01 00 deadbeef 01 01 02 4c1d 02 0105 0700", FormatError, "lossy file with a section PLANES"),
         ("01 00 deadbeef 01 01 02 4c1d 00", FormatError, "without latents"),
         ("01 00 deadbeef 01 01 03 4c1d 01 0105", FormatError, "mode RGBA without alpha"),
         ("01 00 deadbeef 01 01 02 4c1d 02 0105 0200", FormatError, "mode RGB with alpha"),
@@ -141,9 +151,18 @@ def test_other_files_are_not_ours():
         check_refused(data, FormatError, "not a compressed picture of this codec: begins with")
 
 
-def test_the_header_of_a_lossless_file_is_understood():
-    header = replace(HEADER, method="lossless", quality=None)
-    assert container.unpack(container.pack(header, LATENTS)) == (header, LATENTS)
+@pytest.mark.parametrize("mode", container.MODES.values())
+def test_lossless_files_of_every_mode_are_understood(mode):
+    header = Header("lossless", container.NO_MODEL, 3, 2, mode, None)
+    sections = {Tag.PLANES: b"12345", Tag.PALETTE: b"123"}
+    assert container.unpack(container.pack(header, sections)) == (header, sections)
+
+
+@pytest.mark.parametrize("mode", container.BOTH_METHODS)
+def test_lossless_files_with_a_model_are_understood(mode):
+    header = Header("lossless", b"abcd", 3, 2, mode, None)
+    sections = {Tag.PIXELS: b"12345"} | ({Tag.PLANES: b""} if header.has_alpha else {})
+    assert container.unpack(container.pack(header, sections)) == (header, sections)
 
 
 def test_no_file_against_the_rules_is_written():
@@ -275,3 +294,56 @@ def test_alpha_of_another_size_is_refused(rng):
     for width, height in ((7, 8), (7, 10), (1, 1)):
         with pytest.raises(FormatError, match=f"does not hold the {width * height} bytes"):
             container.unpack_alpha(section, width, height)
+
+
+# ── samples ──
+
+
+def test_samples_are_checked_together_with_their_payload(rng):
+    for dtype in (np.uint8, np.uint16):
+        samples = rng.integers(0, 256, (3, 4, 2)).astype(dtype)
+        section = container.pack_samples(b"payload", samples)
+        assert section == b"payload" + zlib.crc32(samples.tobytes() + b"payload").to_bytes(4, "little")
+        assert container.payload_of_samples(Tag.PLANES, section) == b"payload"
+        container.check_samples(Tag.PLANES, section, samples)
+        with pytest.raises(FormatError, match="PLANES section: its check value"):
+            container.check_samples(Tag.PLANES, section, samples + 1)
+        with pytest.raises(FormatError, match="PIXELS section: its check value"):
+            container.check_samples(Tag.PIXELS, b"Payload" + section[7:], samples)
+    with pytest.raises(FormatError, match="only 4 bytes"):
+        container.payload_of_samples(Tag.PLANES, b"1234")
+
+
+# ── palette and transparency ──
+
+palettes = st.none() | st.tuples(st.just("RGB"), st.binary(max_size=256).map(lambda entries: 3 * entries))
+palettes |= st.tuples(st.just("RGBA"), st.binary(max_size=256).map(lambda entries: 4 * entries))
+levels = st.integers(0, 65535)
+transparencies = st.none() | levels | st.tuples(levels, levels, levels) | st.binary(max_size=256)
+
+
+@given(palettes, transparencies)
+@settings(max_examples=200, deadline=None)
+def test_palettes_and_transparency_come_back(palette, transparency):
+    assert container.unpack_palette(container.pack_palette(palette, transparency)) == (palette, transparency)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "01", "010300", "010300aabbcc", "00000000aa", "0000000211", "00000001112233", "010200aabb00",
+                "03000000", "00030011223300", "00000004"],
+)  # fmt: skip
+def test_palettes_against_the_rules_are_refused(content):
+    content = bytes.fromhex(content) or b"\0"
+    with pytest.raises(FormatError, match="PALETTE section"):
+        container.unpack_palette(container.pack_metadata(Tag.PALETTE, content))
+    with pytest.raises(FormatError, match="PALETTE section"):
+        container.unpack_palette(container.pack_metadata(Tag.PALETTE, b"\0\0\0\3" + bytes(257)))
+
+
+def test_every_damaged_bit_of_a_palette_is_reported():
+    section = container.pack_palette(("RGB", bytes(range(30))), b"\0\x80")
+    for bit in range(8 * len(section)):
+        damaged = bytearray(section)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(CodecError, match="PALETTE"):
+            container.unpack_palette(bytes(damaged))

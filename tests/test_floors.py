@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "codec"
 FLOORS = [  # each line may import from the lines above it
     {"errors"},
-    {"image", "tiles", "metrics", "container", "entropy"},
+    {"image", "tiles", "metrics", "container", "planes", "entropy"},
     {"networks"},
     {"weights"},
     {"walk"},
@@ -21,7 +21,7 @@ FLOORS = [  # each line may import from the lines above it
     {"cli"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-WITHOUT_TORCH = {"errors", "image", "tiles", "metrics", "container", "entropy", "api", "imagefile", "cli"}
+WITHOUT_TORCH = {"errors", "image", "tiles", "metrics", "container", "planes", "entropy", "api", "imagefile", "cli"}
 FACADE = ("__init__", "__main__")  # the package itself: api and errors; __main__: cli
 
 MODULES = {
