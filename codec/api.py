@@ -63,8 +63,8 @@ def compress(
     exif, icc_profile, xmp: None takes them from the PIL image, b"" drops them.
     device: "auto", "cpu" or "cuda"; threads: 0 is all. Neither affects what can decode the file.
 
-    ImageError for a picture that cannot be coded, TargetError for a target that no quality reaches, UnsupportedError for what this version does not offer yet;
-    ValueError and TypeError for wrong arguments.
+    ImageError for a picture that cannot be coded, TargetError for a target that no quality reaches, UnsupportedError
+    where there is no model; ValueError and TypeError for wrong arguments.
     """
     if not 0 <= _number("quality", quality) <= 100:
         raise ValueError(f"quality must be within 0 to 100, not {quality}")
@@ -206,14 +206,12 @@ def _encode_samples(source: Picture, *, effort: int, device: str, threads: int) 
 
 
 def _encode_by_model(colour: np.ndarray, **options) -> tuple[bytes, bytes] | None:
-    """Model id and payload; None where there is no lossless model, so that the generic coder serves alone."""
-    try:
-        from . import lossless  # imports torch
-    except ImportError:
-        return None
+    """Model id and payload; None where no lossless model is installed, so that the generic coder serves alone."""
+    from . import lossless  # imports torch
+
     try:
         return lossless.encode(colour, **options)
-    except UnsupportedError:  # the package has no model
+    except UnsupportedError:
         return None
 
 

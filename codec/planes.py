@@ -20,7 +20,8 @@ NAMES = {RAW: "raw", CONSTANT: "constant", DEFLATE: "deflate", LZMA: "lzma", WEB
 LEFT, ABOVE, MINUS_GREEN = 16, 32, 64  # bits of the first byte, for DEFLATE and LZMA only
 WEBP_MAX_SIDE = 2**14 - 1
 _HUGE = 2**24  # pixels from which on less effort is spent on each
-_PROBE = 2**20  # samples on which predictors are compared
+_PROBE = 2**18  # samples on which predictors are compared
+_SMALL = 2**16  # bytes up to which all ways are tried
 _LZMA_DICTIONARY = (2**12, 2**26)  # limits in bytes
 
 
@@ -114,17 +115,17 @@ def _by_prediction(pixels: np.ndarray, bits: int, effort: int, rival: int) -> li
     ways = [axes | green for axes in (0, LEFT, ABOVE, LEFT | ABOVE) for green in (0, MINUS_GREEN)[: 1 + (channels > 2)]]
     sizes = {way: len(zlib.compress(_residual(band, way), 1)) for way in ways}
     best = min(ways, key=sizes.get)
-    if rows == height and height * row * channels > 2**12 and sizes[best] > 2 * rival:
-        return []
-    if rows < height and sizes[best] * height // rows > 1.5 * rival:
-        return []
     chosen = {best, 0} if samples.nbytes <= 2**22 else {best}  # repeated patterns are best left unpredicted
+    if samples.nbytes > _SMALL:
+        probe = min(len(_to_lzma(_residual(band, way), 1)) for way in chosen)
+        if probe * height > 1.1 * rival * rows:
+            return []
     found = []
     for way in sorted(chosen):
         residual = _residual(samples, way)
         preset = 1 if effort < 3 or len(residual) > 2 * _HUGE else 9 | lzma.PRESET_EXTREME if effort > 6 else 6
         found.append(bytes([LZMA | way]) + _to_lzma(residual, preset))
-        if len(residual) <= 2**16:
+        if len(residual) <= _SMALL:
             found.append(bytes([DEFLATE | way]) + _deflate(residual))
     return found
 
