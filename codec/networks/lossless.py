@@ -179,11 +179,11 @@ def canvas(pixels: Tensor) -> Tensor:
     return out
 
 
-def neighbours_of(padded: Tensor, count: int = len(NEIGHBOURS)) -> Tensor:
-    """B×3×(H+..)×(W+..) canvas -> N×count×3 with N = B·H·W."""
+def neighbours_of(padded: Tensor, count: int = len(NEIGHBOURS), *, every: int = 1) -> Tensor:
+    """B×3×(H+..)×(W+..) canvas -> N×count×3 with N = B·H·W; or only those of `every` so many rows."""
     height, width = padded.shape[2] - MARGIN_TOP, padded.shape[3] - MARGIN_LEFT - MARGIN_RIGHT
     slices = [
-        padded[:, :, MARGIN_TOP + dy : MARGIN_TOP + dy + height, MARGIN_LEFT + dx : MARGIN_LEFT + dx + width]
+        padded[:, :, MARGIN_TOP + dy : MARGIN_TOP + dy + height : every, MARGIN_LEFT + dx : MARGIN_LEFT + dx + width]
         for dx, dy in NEIGHBOURS[:count]
     ]
     return torch.stack(slices, 1).permute(0, 3, 4, 1, 2).reshape(-1, count, CHANNELS)
@@ -208,21 +208,25 @@ def predict_linear(near: Tensor, coefficients: Tensor) -> Tensor:
     return (west * BASE_STEPS + correction).clamp_(0, 255 * BASE_STEPS)
 
 
-def fit_linear(pixels: Tensor, *, passes: int = 2, most: int = 400_000) -> Tensor:
-    """Least squares, weighted by the local scale: pixels 3×H×W -> coefficients 3·(LINEAR-1)×3, integers in int16."""
-    near = neighbours_of(canvas(pixels.double())[None], LINEAR)
-    target = pixels.double().flatten(1).T
-    stride = max(1, len(near) // most)
-    near, target = near[::stride], target[::stride]
+def fit_linear(pixels: Tensor, *, passes: int = 2, most: int = 200_000) -> Tensor:
+    """Least squares, weighted by the local activity: pixels 3×H×W -> coefficients 3·(LINEAR-1)×3, integers in int16.
+
+    Of a large picture some rows of some parts are looked at, about `most` pixels. For an encoder: it need not be exact.
+    """
+    parts = [part for band in pixels.split(256, 1) for part in band.split(256, 2)]
+    parts = parts[:: -(-len(parts) // 16)]
+    every = max(1, round(sum(part[0].numel() for part in parts) / most)) // 2 * 2 + 1  # both rows of interlaced pictures
+    near = torch.cat([neighbours_of(canvas(part.float())[None], LINEAR, every=every) for part in parts])
+    target = torch.cat([part[:, ::every].flatten(1).T for part in parts]).float()
     west, differences = regressors(near)
     target = target - west
-    weight = torch.ones(len(near), 1, dtype=torch.float64)
+    activity = 1 + differences.abs().mean(1, keepdim=True)
+    weight = torch.ones_like(activity)
     for _ in range(passes):
         weighted = differences * weight
-        gram = weighted.T @ differences
+        gram = (weighted.T @ differences).double()
         gram.diagonal().add_(1e-3 * float(weight.sum()) + 1e-9)
-        solution = torch.linalg.solve(gram, weighted.T @ target)
-        error = (target - differences @ solution).abs().sum(1, keepdim=True)
-        activity = differences.abs().mean(1, keepdim=True)
-        weight = 1 / (1 + activity + 0.25 * error).square()
+        solution = torch.linalg.solve(gram, (weighted.T @ target).double())
+        error = (target - differences @ solution.float()).abs().sum(1, keepdim=True)
+        weight = 1 / (activity + 0.25 * error).square()
     return (solution * COEFFICIENT_STEPS).round().clamp(-32768, 32767)
