@@ -30,6 +30,7 @@ def tiny_model() -> Path:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("CODEC_MODELS", str(folder))
         environment.setenv("CODEC_MODEL", "tiny")
+        environment.setenv("CODEC_LOSSLESS_MODEL", "lossless-tiny")
         yield folder / "tiny.safetensors"
 
 

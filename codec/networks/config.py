@@ -81,8 +81,14 @@ CONFIGS = {
             latent_channels=192,
             context_steps=1,
         ),
+    )
+}
+
+LOSSLESS_CONFIGS = {
+    config.name: config
+    for config in (
         LosslessConfig("lossless-base"),
-        LosslessConfig("lossless-plain", latent_channels=0),
+        LosslessConfig("lossless-plain", latent_channels=0),  # to see what latents are worth
         LosslessConfig("lossless-tiny", width=24, layers=1, head_width=16, latent_channels=2, latent_width=16),
     )
 }

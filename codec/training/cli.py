@@ -44,14 +44,15 @@ def run(args: argparse.Namespace) -> int:
     """Train; returns the exit status. Errors of input become one line on stderr."""
     import torch
 
-    from ..networks.config import CONFIGS, LosslessConfig
+    from ..networks.config import CONFIGS, LOSSLESS_CONFIGS
     from .lossless import LosslessTrainer
     from .loop import Trainer, TrainingConfig
 
-    if args.config not in CONFIGS:
-        print(f"error: unknown configuration {args.config!r}: choose one of {', '.join(CONFIGS)}", file=sys.stderr)
+    known = CONFIGS | LOSSLESS_CONFIGS
+    if args.config not in known:
+        print(f"error: unknown configuration {args.config!r}: choose one of {', '.join(known)}", file=sys.stderr)
         return 2
-    lossless = args.config in CONFIGS and isinstance(CONFIGS[args.config], LosslessConfig)
+    lossless = args.config in LOSSLESS_CONFIGS
     grid = 16 if lossless else 64
     if args.crop % grid or args.crop < grid:
         print(f"error: --crop must be a multiple of {grid}, not {args.crop}", file=sys.stderr)
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     fields = {name: getattr(args, name) for name in TrainingConfig.__dataclass_fields__ if hasattr(args, name)}
     config = TrainingConfig(**fields)
     try:
-        trainer = (LosslessTrainer if lossless else Trainer)(CONFIGS[args.config], config, resume=args.resume)
+        trainer = (LosslessTrainer if lossless else Trainer)(known[args.config], config, resume=args.resume)
         if trainer.rank == 0:
             parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
             print(json.dumps({"model": trainer.model.config.to_dict(), "training": fields}))
