@@ -14,6 +14,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from .networks.exact import INPUT_MAX, OUTPUT_STEP
 from .networks.execution import execution
 from .networks.layers import fast_bfloat16
 from .networks.priors import SCALE_LEVELS
-from .tiles import HYPER_STRIDE, STRIDE, Tile, pad, padded_size, tiles
+from .tiles import HYPER_STRIDE, STRIDE, Tile, pad, padded_size, tiles, windows
 from .walk import walk_latents
 
 QUALITY_MAX = 10_000  # quality in hundredths
@@ -83,13 +84,26 @@ class Encoder:
     def __init__(self, model: weights.LossyModel, pixels: np.ndarray):
         self.model, self.network = model, model.network
         self.height, self.width, _ = pixels.shape
-        x = torch.from_numpy(pad(pixels)).to(model.device).permute(2, 0, 1)[None].float() / 255
-        self.x = x.contiguous(memory_format=torch.channels_last)  # padded, 1×3×H×W in [0, 1]
+        self._pixels = torch.from_numpy(pad(pixels)).permute(2, 0, 1)[None]  # channels last in memory
+
+    @cached_property
+    def x(self) -> Tensor:
+        """The padded picture: 1×3×H×W in [0, 1]. Four times the memory of its pixels: only for who needs it whole."""
+        return self._pixels.to(self.model.device).float() / 255
 
     def analyse(self, quality: int) -> Tensor:
-        """Amortised inference of the gained latents: 1×M×h×w."""
-        with transform_precision(self.model.device):
-            return self.network.analyse(self.x, position(self.model, quality))
+        """Amortised inference of the gained latents: 1×M×h×w. Tile by tile: memory grows with the latents alone."""
+        height, width = self._pixels.shape[2:]
+        t = position(self.model, quality)
+        y = torch.empty(1, self.model.config.latent_channels, height // STRIDE, width // STRIDE, device=self.model.device)
+        for tile, seen in windows(self.height, self.width):
+            rows, columns = seen.slices(1)
+            x = self._pixels[:, :, rows, columns].to(self.model.device).float() / 255
+            with transform_precision(self.model.device):
+                part = self.network.analyse(x.contiguous(memory_format=torch.channels_last), t)
+            (to_rows, to_columns), (from_rows, from_columns) = tile.slices(STRIDE), tile.inside(seen).slices(STRIDE)
+            y[:, :, to_rows, to_columns] = part[:, :, from_rows, from_columns]
+        return y
 
     def infer_hyper(self, y: Tensor) -> Tensor:
         """Amortised inference of the hyper-latents, rounded: 1×Cz×h/4×w/4; empty under a factorised prior."""
@@ -170,9 +184,18 @@ def _reconstruct(model: weights.LossyModel, z: np.ndarray, residuals: np.ndarray
 
 
 def _synthesise(model: weights.LossyModel, y: Tensor, quality: int) -> np.ndarray:
-    with transform_precision(model.device):
-        x = model.network.synthesise(y, position(model, quality))[0]
-    return (x * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    """Latents 1×M×h×w -> padded picture, uint8, tile by tile."""
+    height, width = y.shape[2] * STRIDE, y.shape[3] * STRIDE
+    t = position(model, quality)
+    out = np.empty((height, width, 3), np.uint8)
+    for tile, seen in windows(height, width):
+        rows, columns = seen.slices(STRIDE)
+        with transform_precision(model.device):
+            x = model.network.synthesise(y[:, :, rows, columns].contiguous(), t)[0]
+        (to_rows, to_columns), (from_rows, from_columns) = tile.slices(1), tile.inside(seen).slices(1)
+        x = (x[:, from_rows, from_columns] * 255).round().clamp(0, 255).to(torch.uint8)
+        out[to_rows, to_columns] = x.permute(1, 2, 0).cpu().numpy()
+    return out
 
 
 def _symbols(values: Tensor) -> np.ndarray:

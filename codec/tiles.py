@@ -24,6 +24,10 @@ class Tile:
         """The rows and columns of this tile on a grid of one sample every `stride` pixels."""
         return slice(self.top // stride, self.bottom // stride), slice(self.left // stride, self.right // stride)
 
+    def inside(self, outer: Tile) -> Tile:
+        """This tile in the coordinates of one that holds it."""
+        return Tile(self.top - outer.top, self.left - outer.left, self.bottom - outer.top, self.right - outer.left)
+
 
 def padded_size(height: int, width: int) -> tuple[int, int]:
     return -(-height // HYPER_STRIDE) * HYPER_STRIDE, -(-width // HYPER_STRIDE) * HYPER_STRIDE
@@ -37,6 +41,27 @@ def tiles(height: int, width: int) -> list[Tile]:
         for top in range(0, height, TILE)
         for left in range(0, width, TILE)
     ]
+
+
+MARGIN = 64  # pixels around a tile that its transforms look at: no less than half their field of view
+
+
+def windows(height: int, width: int) -> list[tuple[Tile, Tile]]:
+    """The tiles of `tiles`, each with its surroundings of MARGIN pixels as far as the padded picture reaches.
+
+    A transform that runs on the surroundings, and is cut to the tile, gives what it gives on the whole picture.
+    """
+    bottom, right = padded_size(height, width)
+    return [
+        (
+            tile,
+            Tile(
+                max(0, tile.top - MARGIN), max(0, tile.left - MARGIN),
+                min(bottom, tile.bottom + MARGIN), min(right, tile.right + MARGIN),
+            ),
+        )
+        for tile in tiles(height, width)
+    ]  # fmt: skip
 
 
 def pad(pixels: np.ndarray) -> np.ndarray:

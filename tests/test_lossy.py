@@ -162,3 +162,17 @@ def test_golden_files_decode_for_ever(path):
     recorded = json.loads((GOLDEN / "headers.json").read_text())[path.name]
     info = codec.inspect(path.read_bytes())
     assert [info.width, info.height, info.quality, info.model] == recorded
+
+
+def test_no_seam_between_tiles(pixels, monkeypatch):
+    """Transforms that run tile by tile give what they give on the whole picture."""
+    model = weights.load(weights.default_path())
+    with torch.no_grad():
+        whole = lossy.Encoder(model, pixels)
+        y = whole.analyse(7000)
+        picture = lossy._synthesise(model, y.round(), 7000)
+        monkeypatch.setattr("codec.tiles.TILE", 64)
+        again = lossy.Encoder(model, pixels).analyse(7000)
+        cut = lossy._synthesise(model, y.round(), 7000)
+    assert float((again - y).abs().max()) < 0.02 * float(y.abs().max())
+    assert np.abs(cut.astype(int) - picture).max() <= 1
