@@ -1,0 +1,83 @@
+"""Pillow opens and saves our files once this module is imported: `import codec.pillow_plugin`.
+
+    Image.open("photo.lic")                     # reads the header and the metadata; the pixels when they are needed
+    image.save("photo.lic", quality=60)         # the options of codec.compress
+
+Damage found while decoding is an OSError, as of Pillow's own formats; a header that is not ours makes Image.open go on to
+other formats. Image.MAX_IMAGE_PIXELS is checked by Image.open, before anything is decoded.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import IO
+
+from PIL import Image, ImageFile
+
+from . import api, container
+from .container import Tag
+from .errors import CodecError
+
+FORMAT = "LIC"
+SUFFIX = ".lic"
+MIME = "image/x-lic"
+HEADER_BYTES = 512  # no header of version 1 is longer
+_INFO = {Tag.ICC_PROFILE: "icc_profile", Tag.EXIF: "exif", Tag.XMP: "xmp"}
+_OPTIONS = {
+    name for name, parameter in inspect.signature(api.compress).parameters.items() if parameter.kind is parameter.KEYWORD_ONLY
+} | {"quality"}
+
+
+class LicImageFile(ImageFile.ImageFile):
+    format = FORMAT
+    format_description = "learned image codec"
+
+    def _open(self) -> None:
+        self._start = self.fp.tell()
+        try:
+            header, lengths, position = container.read_header(self.fp.read(HEADER_BYTES))
+            self._mode = header.mode
+            if header.mode not in Image.MODES and header.mode != "I;16B":
+                raise SyntaxError(f"Pillow has no mode {header.mode}: use codec.decompress")
+            self._size = (header.width, header.height)
+            for tag, length in lengths.items():
+                if tag in _INFO:
+                    self.fp.seek(self._start + position)
+                    self.info[_INFO[tag]] = container.unpack_metadata(tag, self.fp.read(length))
+                position += length
+        except CodecError as error:
+            raise SyntaxError(str(error)) from error
+        self.info["lossless"] = header.method == "lossless"
+        self.tile = []
+        self._pending = True
+
+    def load(self):
+        if self._pending:
+            self.fp.seek(self._start)
+            try:
+                image = api.decompress(self.fp.read())
+            except CodecError as error:
+                raise OSError(str(error)) from error
+            self.im, self.palette = image.im, image.palette
+            self.info.update(image.info)
+            self._pending = False
+            if self._exclusive_fp:
+                self.fp.close()
+            self.fp = None
+        return super().load()
+
+
+def _save(image: Image.Image, file: IO[bytes], name: str | bytes) -> None:
+    options = {key: value for key, value in image.encoderinfo.items() if key in _OPTIONS}
+    if isinstance(options.get("exif"), Image.Exif):
+        options["exif"] = options["exif"].tobytes()
+    try:
+        file.write(api.compress(image, **options))
+    except CodecError as error:
+        raise OSError(str(error)) from error
+
+
+Image.register_open(FORMAT, LicImageFile, lambda prefix: prefix.startswith(container.MAGIC))
+Image.register_save(FORMAT, _save)
+Image.register_extension(FORMAT, SUFFIX)
+Image.register_mime(FORMAT, MIME)
