@@ -3,8 +3,8 @@
     Image.open("photo.lic")                     # reads the header and the metadata; the pixels when they are needed
     image.save("photo.lic", quality=60)         # the options of codec.compress
 
-Damage found while decoding is an OSError, as of Pillow's own formats; a header that is not ours makes Image.open go on to
-other formats. Image.MAX_IMAGE_PIXELS is checked by Image.open, before anything is decoded.
+Damage found while decoding is an OSError, as of Pillow's own formats; a header that is not ours makes Image.open go on
+to other formats. Image.MAX_IMAGE_PIXELS is checked by Image.open, before anything is decoded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ MIME = "image/x-lic"
 HEADER_BYTES = 512  # no header of version 1 is longer
 _INFO = {Tag.ICC_PROFILE: "icc_profile", Tag.EXIF: "exif", Tag.XMP: "xmp"}
 _OPTIONS = {
-    name for name, parameter in inspect.signature(api.compress).parameters.items() if parameter.kind is parameter.KEYWORD_ONLY
+    name
+    for name, parameter in inspect.signature(api.compress).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
 } | {"quality"}
 
 
