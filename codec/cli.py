@@ -5,10 +5,13 @@ stdout carries data, and what `inspect` was asked for; everything else goes to s
 """
 
 import argparse
+import concurrent.futures
 import contextlib
 import dataclasses
+import io
 import json
 import math
+import multiprocessing
 import os
 import signal
 import sys
@@ -17,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -275,30 +279,82 @@ def _each_file(parser: argparse.ArgumentParser, args: argparse.Namespace, suffix
     if folder := args.output_dir:
         if not _reported(args, folder, lambda: Path(folder).mkdir(parents=True, exist_ok=True)):
             return 1
-    progress = _Progress(len(jobs), shown=not args.quiet)
     writers: dict[str, str] = {}
+    clashes = {
+        source: f"not coded: its output {target} would replace that of {other}"
+        for source, target in jobs
+        if (other := writers.setdefault(target, source)) != source
+    }
+    work = [(args, convert, source, target, clashes.get(source)) for source, target in jobs]
+    progress, failures = _Progress(len(jobs), shown=not args.quiet), 0
+    with _in_parallel(args, jobs) as run:
+        outcomes = run(_outcome, work)
+        for _ in work:
+            with progress.step():
+                line, error = next(outcomes)
+                if error is None:
+                    progress.say(line)
+                else:
+                    progress.clear()
+                    print(error, end="", file=sys.stderr)
+                    failures += 1
+    return 1 if failures else 0
 
-    def do(source: str, target: str) -> None:
-        start = time.monotonic()
-        if (other := writers.setdefault(target, source)) != source:
-            raise ImageError(f"not coded: its output {target} would replace that of {other}")
+
+def _outcome(work: tuple) -> tuple[str, str | None]:
+    """Convert one file, in whatever process: (what to say, None), or ("", the lines of the error)."""
+    args, convert, source, target, clash = work
+    line, start, report = "", time.monotonic(), io.StringIO()
+
+    def do() -> None:
+        nonlocal line
+        if clash:
+            raise ImageError(clash)
         if source != "-" and target != "-" and Path(target).exists() and Path(target).samefile(source):
             raise FileExistsError("this file is both input and output")
         imagefile.check_output(target, overwrite=not args.no_overwrite)
         data, figures = convert(args, source, target)
         imagefile.write_bytes(target, data, overwrite=not args.no_overwrite)
         names = f"{_name(source, 'stdin')} → {_name(target, 'stdout')}"
-        progress.say(f"{names}  {figures}  {time.monotonic() - start:.1f} s")
+        line = f"{names}  {figures}  {time.monotonic() - start:.1f} s"
 
-    failures = 0
-    for source, target in jobs:
-        with progress.step():
-            failures += not _reported(args, source, lambda: do(source, target), progress.clear)
-    return 1 if failures else 0
+    return (line, None) if _reported(args, source, do, report) else ("", report.getvalue())
 
 
-def _reported(args: argparse.Namespace, name: str, action: Callable, before_report: Callable = lambda: None) -> bool:
-    """Whether `action` succeeded; if not, one line says why."""
+WORTH_PROCESSES = 8  # files from which on processes of their own pay for their start: seconds each, for torch and the model
+
+
+@contextlib.contextmanager
+def _in_parallel(args: argparse.Namespace, jobs: list[tuple[str, str]]) -> Iterator[Callable]:
+    """A `map` that keeps the order: over processes of one thread each where that is worth it, else the plain one.
+
+    Leaving it early ends the processes, which remove what they have half-written.
+    """
+    processes = min(args.threads or len(os.sched_getaffinity(0)), len(jobs))
+    if processes < 2 or len(jobs) < WORTH_PROCESSES or args.device == "cuda":
+        yield map
+        return
+    context = multiprocessing.get_context("spawn")
+    args.threads = 1
+    pool = concurrent.futures.ProcessPoolExecutor(processes, context, initializer=_end_quietly)
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        if sys.exc_info()[0] is not None:
+            for process in multiprocessing.active_children():
+                process.terminate()
+        pool.shutdown(wait=True)
+
+
+def _end_quietly() -> None:
+    """In a worker: SIGTERM unwinds, and the terminal's SIGINT is left to the parent, which sends SIGTERM."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+
+def _reported(args: argparse.Namespace, name: str, action: Callable, report: TextIO | None = None) -> bool:
+    """Whether `action` succeeded; if not, one line says why, on stderr or in `report`."""
     try:
         action()
         return True
@@ -312,10 +368,9 @@ def _reported(args: argparse.Namespace, name: str, action: Callable, before_repo
         failure, reason = error, "not enough memory"
     except Exception as error:
         failure, reason = error, f"internal error, please report it with -vv: {type(error).__name__}: {error}"
-    before_report()
-    print(f"error: {_name(name, 'stdin')}: {' '.join(reason.split())}", file=sys.stderr)
+    print(f"error: {_name(name, 'stdin')}: {' '.join(reason.split())}", file=report or sys.stderr)
     if args.verbose >= 2:
-        traceback.print_exception(failure)
+        traceback.print_exception(failure, file=report or sys.stderr)
     return False
 
 

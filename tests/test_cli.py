@@ -335,3 +335,38 @@ def test_verbose_adds_the_bytes_of_each_section(folder, capsys):
 
 def test_the_version_is_that_of_the_package(capsys):
     check_run(capsys, "--version", out=rf"codec {re.escape(codec.__version__)}\n")
+
+
+def many(photo, tmp_path, count: int) -> list[str]:
+    """Small pictures of rising size, by name."""
+    for number in range(count):
+        photo.crop((0, 0, 16 + number, 16)).save(tmp_path / f"{number}.png")
+    return [str(tmp_path / f"{number}.png") for number in range(count)]
+
+
+def test_many_files_in_processes_are_the_same_files_in_the_same_order(photo, tmp_path):
+    names = many(photo, tmp_path, cli.WORTH_PROCESSES)
+    (tmp_path / "3.png").write_bytes(b"no picture")
+    said = []
+    for folder, threads in (("one", "1"), ("two", "2")):
+        command = [*names, "--output-dir", str(tmp_path / folder), "-j", threads]
+        done = subprocess.run([sys.executable, "-m", "codec", "compress", *command], capture_output=True, text=True)
+        assert done.returncode == 1
+        said.append([line.split("  ")[0].replace(f"/{folder}/", "/") for line in done.stderr.splitlines()])
+    assert said[0] == said[1] and len(said[0]) == len(names)
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == sorted(p.name for p in (tmp_path / "two").iterdir())
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_a_terminated_batch_leaves_no_half_written_file_and_no_process(photo, tmp_path):
+    names = many(photo, tmp_path, 40)
+    command = [sys.executable, "-m", "codec", "compress", *names, "--output-dir", str(tmp_path / "out"), "-j", "2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as batch:
+        assert batch.stderr.readline()  # the first file is there, others are on their way
+        batch.send_signal(signal.SIGTERM)
+        batch.communicate(timeout=60)  # returns when the last process that holds the pipe has ended
+        assert batch.returncode == 143
+    for path in (tmp_path / "out").iterdir():
+        assert path.suffix == ".lic"
+        codec.decompress(path.read_bytes())
