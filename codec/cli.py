@@ -5,7 +5,7 @@ stdout carries data, and what `inspect` was asked for; everything else goes to s
 """
 
 import argparse
-import concurrent.futures
+import concurrent.futures.process
 import contextlib
 import dataclasses
 import io
@@ -291,7 +291,11 @@ def _each_file(parser: argparse.ArgumentParser, args: argparse.Namespace, suffix
         outcomes = run(_outcome, work)
         for _ in work:
             with progress.step():
-                line, error = next(outcomes)
+                try:
+                    line, error = next(outcomes)
+                except concurrent.futures.process.BrokenProcessPool:  # killed from outside, as for lack of memory
+                    print("error: a process was killed: what is missing was not done; -j 1 needs less", file=sys.stderr)
+                    return 1
                 if error is None:
                     progress.say(line)
                 else:
@@ -321,7 +325,7 @@ def _outcome(work: tuple) -> tuple[str, str | None]:
     return (line, None) if _reported(args, source, do, report) else ("", report.getvalue())
 
 
-WORTH_PROCESSES = 8  # files from which on processes of their own pay for their start: seconds each, for torch and the model
+WORTH_PROCESSES = 8  # files from which on processes of their own pay for their start: some seconds, for torch
 
 
 @contextlib.contextmanager
@@ -330,7 +334,8 @@ def _in_parallel(args: argparse.Namespace, jobs: list[tuple[str, str]]) -> Itera
 
     Leaving it early ends the processes, which remove what they have half-written.
     """
-    processes = min(args.threads or len(os.sched_getaffinity(0)), len(jobs))
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = min(args.threads or available, len(jobs))
     if processes < 2 or len(jobs) < WORTH_PROCESSES or args.device == "cuda":
         yield map
         return

@@ -21,7 +21,8 @@ FLOORS = [  # each line may import from the lines above it
     {"cli"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-WITHOUT_TORCH = {"errors", "image", "tiles", "metrics", "container", "planes", "entropy", "api", "imagefile", "pillow_plugin", "cli"}
+WITHOUT_TORCH = {"errors", "image", "tiles", "metrics", "container", "planes", "entropy", "api", "imagefile", "cli"}
+WITHOUT_TORCH |= {"pillow_plugin"}
 FACADE = ("__init__", "__main__")  # the package itself: api and errors; __main__: cli
 
 MODULES = {
