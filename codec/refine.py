@@ -1,7 +1,7 @@
 """Per-image inference: better symbols for this one picture than one amortised pass finds (floor 4, above lossy.py).
 
 What is minimised is J = R + λD: R the code length of the symbols in bits, D the squared error of the picture in 8-bit
-levels (mean over the channels, summed over the pixels), λ the model's own trade-off at the quality, times SLOPE. The
+levels (mean over the channels, summed over the pixels), λ the model's own trade-off at the quality, times SLOPES. The
 decoder, the file format and the decoder's time do not change. docs/EFFORT.md says what each level does and brings.
 
 Rate–distortion optimised quantisation. A latent at offset e from its mean costs, as symbol k,
@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .entropy.coder import code_lengths
-from .lossy import Encoder, Latents, hyper_point, nearest, position, scale_levels, transform_precision
+from .lossy import QUALITY_MAX, Encoder, Latents, hyper_point, nearest, position, scale_levels, transform_precision
 from .networks.exact import INPUT_MAX, OUTPUT_STEP, round_through
 from .networks.priors import SCALE_LEVELS
 from .tiles import HYPER_STRIDE, STRIDE
@@ -42,12 +42,12 @@ from .walk import walk_latents
 
 CHEAP = 4  # the highest effort whose cost a search can pay at every probe
 # Effort: (iterations, a at their beginning; it falls linearly). Each phase begins where the level below it ended.
-PHASES = {5: (3, 0.4), 6: (12, 0.2), 7: (15, 0.15), 8: (20, 0.1), 9: (30, 0.08)}
+PHASES = {5: (4, 0.5), 6: (12, 0.2), 7: (15, 0.15), 8: (20, 0.1), 9: (30, 0.08)}
 REGION = 0.4  # largest move of a target before it is scaled by a: the quadratic model holds nearby only
 RATE_WEIGHT_ALONE, RATE_WEIGHT = 0.35, 0.92  # β without and with iterations: bits spent on a latent help later means
-# λ here over that of the training objective: what the amortised codec itself pays in bits for less error, measured
-# along its curves on validation photographs (0.9 to 1.7 with early weights).
-SLOPE = 1.3
+# λ here over that of the training objective, at quality 0 and 100: what the amortised codec itself pays in bits for less
+# error, measured along its curve on validation photographs.
+SLOPES = (1.7, 1.2)
 REACH = 255  # symbols further out cost as much as this one when they are compared
 WINDOW, MARGIN = 768, 64  # pixels; larger pictures are refined window by window, to bound the memory
 
@@ -58,8 +58,9 @@ def refine(encoder: Encoder, y: Tensor, quality: int, effort: int) -> Latents:
         return encoder.quantise(y, quality)
     problem = _Problem.of(encoder, y, quality)
     chosen = encoder.quantise(y, quality, z=problem.z, choose=problem.choose(RATE_WEIGHT_ALONE))
+    simpler = [encoder.quantise(y, quality, z=problem.z), chosen]
     if effort == 4 or encoder.model.scales is None:
-        return min(chosen, encoder.quantise(y, quality, z=problem.z), key=problem.cost)
+        return min(simpler, key=problem.cost)
     target, z = y.clone(), problem.z.clone()
     height, width = y.shape[2] * STRIDE, y.shape[3] * STRIDE
     for rows in _spans(height):
@@ -68,11 +69,8 @@ def refine(encoder: Encoder, y: Tensor, quality: int, effort: int) -> Latents:
             found = _Search(problem.crop(window)).run(effort)
             target[window.kept(STRIDE)] = found.target[window.inside(STRIDE)]
             z[window.kept(HYPER_STRIDE)] = found.z[window.inside(HYPER_STRIDE)]
-    problem = problem.at(z)
-    refined = encoder.quantise(target, quality, z=z, choose=problem.choose(RATE_WEIGHT))
-    if problem.cost(refined) < problem.cost(chosen):
-        return refined
-    return refine(encoder, y, quality, 4)
+    refined = encoder.quantise(target, quality, z=z, choose=problem.at(z).choose(RATE_WEIGHT))
+    return min([refined, *simpler], key=problem.cost)  # of equals the first: more work is not thrown away
 
 
 @dataclass(frozen=True)
@@ -315,7 +313,8 @@ def _curvature(encoder: Encoder, y: Tensor, quality: int) -> Tensor:
 
 
 def _trade_off(encoder: Encoder, quality: int) -> float:
-    return SLOPE * encoder.network.trade_off(float(position(encoder.model, quality)))
+    slope = SLOPES[0] + (SLOPES[1] - SLOPES[0]) * quality / QUALITY_MAX
+    return slope * encoder.network.trade_off(float(position(encoder.model, quality)))
 
 
 @dataclass(frozen=True)

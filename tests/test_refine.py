@@ -56,7 +56,7 @@ def test_the_cost_is_that_of_the_real_file(pixels):
         data, width=pixels.shape[1], height=pixels.shape[0], quality=4000, model_id=model.model_id, device="cpu"
     )
     error = np.square(decoded.astype(float) - pixels).sum() / 3
-    trade_off = refine.SLOPE * model.network.trade_off(0.4 * (model.config.rate_points - 1))
+    trade_off = problem.error_weight * 3 / 255**2
     assert cost == pytest.approx(8 * len(data) + trade_off * error, rel=0.02)
 
 
