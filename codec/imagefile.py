@@ -105,15 +105,20 @@ def format_of(name: str) -> str:
     suffix = Path(name).suffix.lower()
     if suffix == ".npy":
         return ARRAY
-    extension_formats = Image.registered_extensions()  # loads Pillow's plugins
+    extension_formats = _formats_by_suffix()
     if extension_formats.get(suffix) not in Image.SAVE:
         raise ImageError(f"no image format is known by the suffix {suffix!r}: try .png")
     return extension_formats[suffix]
 
 
+def _formats_by_suffix() -> dict[str, str]:
+    """Pillow's, without our own, which a program may have registered: it is the other side of what happens here."""
+    return {suffix: format for suffix, format in Image.registered_extensions().items() if format != "LIC"}
+
+
 def is_image_name(name: str) -> bool:
     """Whether `name` exists and carries a suffix of an image format: hardly meant as the output of `compress`."""
-    return name != "-" and Path(name).exists() and Path(name).suffix.lower() in Image.registered_extensions()
+    return name != "-" and Path(name).exists() and Path(name).suffix.lower() in _formats_by_suffix()
 
 
 def image_bytes(image: Image.Image | np.ndarray, format: str) -> bytes:
