@@ -9,7 +9,7 @@ from PIL import Image
 
 from . import container, planes
 from .container import Header, Tag
-from .errors import CodecError, UnsupportedError
+from .errors import CodecError
 from .image import LAYOUTS, Picture, check_size, from_input, join, split, to_pil
 from .metrics import bpp
 
@@ -195,24 +195,18 @@ def _encode_samples(source: Picture, *, effort: int, device: str, threads: int) 
         learned[Tag.PLANES] = container.pack_samples(planes.encode(rest, effort=effort), rest)
     if not _may_suit_the_model(colour, len(payload) - sum(map(len, learned.values()))):
         return container.NO_MODEL, generic
-    coded = _encode_by_model(colour, effort=effort, device=device, threads=threads)
-    if coded is None:
-        return container.NO_MODEL, generic
-    model_id, payload = coded
+    model_id, payload = _encode_by_model(colour, effort=effort, device=device, threads=threads)
     learned[Tag.PIXELS] = container.pack_samples(payload, colour)
     if sum(map(len, learned.values())) < sum(map(len, generic.values())):
         return model_id, learned
     return container.NO_MODEL, generic
 
 
-def _encode_by_model(colour: np.ndarray, **options) -> tuple[bytes, bytes] | None:
-    """Model id and payload; None where no lossless model is installed, so that the generic coder serves alone."""
+def _encode_by_model(colour: np.ndarray, **options) -> tuple[bytes, bytes]:
+    """Model id and payload."""
     from . import lossless  # imports torch
 
-    try:
-        return lossless.encode(colour, **options)
-    except UnsupportedError:
-        return None
+    return lossless.encode(colour, **options)
 
 
 def _may_suit_the_model(colour: np.ndarray, generic_bytes: int) -> bool:

@@ -1,7 +1,7 @@
 """Lossless files from end to end: what goes in comes back identical, and damage is never a picture.
 
-The learned model has its own tests; here none is there, or one that remembers what it was shown. Run with
---hypothesis-profile=long, the property test takes 2000 pictures, and the model that is installed.
+With the tiny model; run with --hypothesis-profile=long, the property test takes 2000 pictures, and the model that is
+installed.
 """
 
 import json
@@ -15,50 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, PngImagePlugin
 
 import codec
-from codec import api, cli, container, imagefile
+from codec import api, cli, container, imagefile, lossless, weights
 from codec.container import Tag
 from codec.errors import FormatError, ImageError
 from codec.image import LAYOUTS
 
-ENCODE_BY_MODEL = api._encode_by_model
 EXAMPLES = max(150, settings.default.max_examples)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_model():
-    if EXAMPLES >= 2000:
-        yield
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api, "_encode_by_model", lambda colour, **options: None)
-        yield
-
-
-class Memory:
-    """Stands in for the learned model: its section is the number of a picture that it has seen."""
-
-    seen: dict[bytes, np.ndarray] = {}
-
-    @classmethod
-    def encode(cls, pixels, *, effort, device, threads):
-        assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] in (1, 3)
-        section = zlib.crc32(pixels.tobytes()).to_bytes(4, "little")
-        cls.seen[section] = pixels
-        return b"mem!", section
-
-    @classmethod
-    def decode(cls, section, *, width, height, channels, model_id, device, threads):
-        assert model_id == b"mem!"
-        if section not in cls.seen or cls.seen[section].shape != (height, width, channels):
-            raise FormatError("unknown to me")
-        return cls.seen[section]
-
-
-@pytest.fixture
-def memory(monkeypatch):
-    monkeypatch.setattr(codec, "lossless", Memory, raising=False)
-    monkeypatch.setattr(api, "_encode_by_model", Memory.encode)
-    return Memory
+pytestmark = pytest.mark.usefixtures("tiny_model") if EXAMPLES < 2000 else []
 
 
 def check(image: Image.Image | np.ndarray, **options) -> bytes:
@@ -144,33 +107,41 @@ def test_any_picture_comes_back_identical(mode, kind, size, seed, effort):
 
 
 @pytest.mark.parametrize("mode", LAYOUTS)
-def test_every_mode_comes_back_with_the_model_and_without(mode, memory):
+def test_every_mode_comes_back(mode):
     for size in ((1, 1), (40, 30)):
-        image = picture(mode, "noise", size, 6)
-        info = codec.inspect(check(image))
+        info = codec.inspect(check(picture(mode, "noise", size, 6)))
         assert (info.mode, info.lossless, info.quality) == (mode, True, None)
-        learned = mode in container.BOTH_METHODS and size == (40, 30)
-        assert ("pixels" in info.ways, info.model != "00000000") == (learned, learned)
+        assert ("pixels" in info.ways) == (info.model != "00000000")
         assert sum(info.sections.values()) == info.bytes
 
 
-def test_the_smaller_way_is_taken(photo, memory, monkeypatch):
-    assert codec.inspect(check(photo)).ways == {"pixels": "model"}
-    alpha = photo.convert("LA")
-    alpha.putalpha(Image.linear_gradient("L").resize(alpha.size))
-    assert list(codec.inspect(check(alpha)).ways) == ["pixels", "planes"]
+@pytest.mark.parametrize("mode", sorted(container.BOTH_METHODS))
+def test_photographs_go_to_the_model(mode, photo):
+    info = codec.inspect(check(photo.convert(mode)))
+    assert info.ways["pixels"] == "model" and ("planes" in info.ways) == mode.endswith("A")
+    assert info.model == weights.load_lossless(weights.default_path(lossless=True)).model_id.hex()
 
-    def worse(pixels, **options):
-        return b"mem!", bytes(10**6)
 
-    monkeypatch.setattr(api, "_encode_by_model", worse)
+def test_the_smaller_way_is_taken(photo, monkeypatch):
+    encode = api._encode_by_model
+
+    def longer(pixels, **options):
+        model_id, section = encode(pixels, **options)
+        return model_id, section + bytes(10**5)
+
+    monkeypatch.setattr(api, "_encode_by_model", longer)
     info = codec.inspect(check(photo))
     assert (info.ways, info.model) == ({"planes": "webp"}, "00000000")
 
 
 def test_the_model_is_not_asked_about_graphics(photo, monkeypatch):
-    asked = []
-    monkeypatch.setattr(api, "_encode_by_model", lambda colour, **options: asked.append(colour.shape))
+    asked, encode = [], api._encode_by_model
+
+    def ask(pixels, **options):
+        asked.append(pixels.shape)
+        return encode(pixels, **options)
+
+    monkeypatch.setattr(api, "_encode_by_model", ask)
     graphics = photo.quantize(200).convert("RGB")
     for image in (graphics, Image.new("RGB", (500, 500)), photo.convert("L").point(lambda level: level & 0xF8)):
         check(image)
@@ -180,10 +151,10 @@ def test_the_model_is_not_asked_about_graphics(photo, monkeypatch):
     assert asked == [(64, 96, 1), (64, 96, 3)]
 
 
-def test_a_picture_that_no_model_is_installed_for_goes_to_the_generic_coder(photo, monkeypatch):
-    monkeypatch.setattr(api, "_encode_by_model", ENCODE_BY_MODEL)
+def test_a_model_that_is_not_installed_is_named(photo, monkeypatch):
     monkeypatch.setenv("CODEC_LOSSLESS_MODEL", "missing")
-    assert list(codec.inspect(check(photo.crop((0, 0, 30, 30)))).ways) == ["planes"]
+    with pytest.raises(codec.UnsupportedError, match="'missing'"):
+        codec.compress(photo, lossless=True)
 
 
 def test_metadata_comes_back_or_is_dropped(photo):
@@ -259,8 +230,8 @@ def test_every_flipped_byte_of_a_webp_stream_is_reported(photo):
             codec.decompress(bad)
 
 
-def test_damage_to_what_the_model_coded_is_reported(photo, memory):
-    image = photo.crop((0, 0, 32, 24))
+def test_damage_to_what_the_model_coded_is_reported(photo):
+    image = photo.crop((0, 0, 48, 40))
     image.putalpha(Image.linear_gradient("L").resize(image.size))
     data = check(image)
     assert "pixels" in codec.inspect(data).ways
@@ -269,10 +240,10 @@ def test_damage_to_what_the_model_coded_is_reported(photo, memory):
             codec.decompress(bad)
 
 
-def test_a_model_that_drifts_is_reported(photo, memory, monkeypatch):
+def test_a_model_that_drifts_is_reported(photo, monkeypatch):
     data = check(photo)
-    decode = memory.decode
-    monkeypatch.setattr(memory, "decode", lambda section, **options: decode(section, **options) ^ np.uint8(1))
+    decode = lossless.decode
+    monkeypatch.setattr(lossless, "decode", lambda section, **options: decode(section, **options) ^ np.uint8(1))
     with pytest.raises(FormatError, match="PIXELS section: its check value"):
         codec.decompress(data)
 
@@ -316,7 +287,8 @@ def test_inspect_says_which_way_each_section_went(tmp_path, capsys, photo):
     path = tmp_path / "a.lic"
     path.write_bytes(codec.compress(photo, lossless=True))
     status, out, _ = run(capsys, "inspect", str(path))
-    assert status == 0 and "RGB, lossless, no model" in out and " by webp" in out
+    assert status == 0 and "RGB, lossless, model " in out and " by model" in out
+    path.write_bytes(codec.compress(photo.quantize(20), lossless=True))
     status, out, _ = run(capsys, "inspect", "--json", str(path))
     assert json.loads(out)["ways"] == {"planes": "webp"}
 

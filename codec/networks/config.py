@@ -61,7 +61,7 @@ class LosslessConfig:
 CONFIGS = {
     config.name: config
     for config in (
-        LossyConfig("base", context_steps=6),
+        LossyConfig("base", analysis_blocks=(1, 4, 3), context_steps=6),
         LossyConfig(
             "tiny",
             widths=(16, 24, 32),

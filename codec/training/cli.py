@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=8, help="crops a step and process (default: 8)")
     parser.add_argument("--crop", type=int, default=128, help="pixels, a multiple of 64 (default: 128)")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: 0.001)")
+    parser.add_argument("--optimiser", choices=("soap", "adam"), default="soap")
     parser.add_argument("--clip", type=float, default=20.0, help="largest gradient norm (default: 20)")
     parser.add_argument("--ema", type=float, default=0.998, help="decay of the moving average (default: 0.998)")
     parser.add_argument("--seed", type=int, default=0)

@@ -27,6 +27,7 @@ from ..networks.layers import fast_bfloat16
 from ..networks.model import LossyVAE
 from .data import ImageFolder
 from .objective import rate_distortion, scale_rate
+from .soap import SOAP
 
 CHECKPOINT = "checkpoint.pt"
 PATCHES_FOR_PCA = 40_000
@@ -45,6 +46,7 @@ class TrainingConfig:
     batch: int = 8  # crops a step and process
     crop: int = 128
     lr: float = 1e-3
+    optimiser: str = "soap"  # or "adam"
     clip: float = 20.0
     ema: float = 0.998
     seed: int = 0
@@ -63,8 +65,8 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     return warm if config.decay == 0 else warm * min(1.0, (config.steps - step) / config.decay)
 
 
-def optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW over the parameters that are to be trained; each group keeps its peak learning rate as `peak`.
+def optimiser(model: nn.Module, config: TrainingConfig, *, reduced: bool = False) -> torch.optim.Optimizer:
+    """SOAP over the parameters that are to be trained; each group keeps its peak learning rate as `peak`.
 
     Few pictures of a batch touch a row of a table, and p(z) must keep up with z: tables learn faster. The linear
     transforms start near their optimum, and their entries are small: they learn slower.
@@ -78,7 +80,9 @@ def optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
         {"params": parameters, "lr": factor * config.lr, "peak": factor * config.lr}
         for factor, parameters in sorted(groups.items())
     ]
-    return torch.optim.AdamW(described, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    if config.optimiser == "adam":
+        return torch.optim.AdamW(described, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    return SOAP(described, reduced=reduced)
 
 
 class Objective(nn.Module):
@@ -154,7 +158,8 @@ class Trainer:
         if config.phase == "scales":
             self._prepare_scales(calibrate=state is None)
         self.ema = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self.optimiser = optimiser(self.model, config)
+        self.bfloat16 = fast_bfloat16(self.device) if config.precision == "auto" else config.precision == "bfloat16"
+        self.optimiser = optimiser(self.model, config, reduced=self.bfloat16)
         if state is not None:
             self.ema = {name: value.to(self.device) for name, value in state["ema"].items()}
             peaks = [group["peak"] for group in self.optimiser.param_groups]
@@ -162,7 +167,6 @@ class Trainer:
             for group, peak in zip(self.optimiser.param_groups, peaks, strict=True):
                 group["peak"] = peak  # the learning rate of this run, should it differ
             self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]
-        self.bfloat16 = fast_bfloat16(self.device) if config.precision == "auto" else config.precision == "bfloat16"
         objective = Objective(self.model, self._objective())
         if self.world > 1:
             devices = [self.device] if self.device.type == "cuda" else None
