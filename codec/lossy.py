@@ -1,7 +1,8 @@
 """The lossy method: pixels <-> the latents section of a file (floor 4).
 
-Encode: tiles padded -> analysis -> hyper-latents z -> exact scales -> walk (means, residual symbols) -> entropy
+Encode: pixels padded -> analysis -> hyper-latents z -> exact scales -> walk (means, residual symbols) -> entropy
 coding, tile by tile. Decode is its mirror: all symbols of a tile are read before any floating-point network runs.
+Large pictures go block by block, each with the surroundings that its networks look at: memory does not grow with them.
 
 Latents section: for each tile, in order, the length of its entropy-coded bytes and the CRC-32 of its symbols and bytes
 (both u32 little-endian); then the bytes of all tiles. docs/FORMAT.md says the same.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,7 +28,7 @@ from .networks.exact import INPUT_MAX, OUTPUT_STEP
 from .networks.execution import execution
 from .networks.layers import fast_bfloat16
 from .networks.priors import SCALE_LEVELS
-from .tiles import HYPER_STRIDE, STRIDE, Tile, pad, padded_size, tiles, windows
+from .tiles import HYPER_STRIDE, STRIDE, TILE, Tile, covering, pad, tiles, whole
 from .walk import walk_latents
 
 QUALITY_MAX = 10_000  # quality in hundredths
@@ -36,28 +37,83 @@ _SETTING = struct.Struct("<IIH")
 SYMBOL_MAX = 1 << 18  # largest residual magnitude that is coded
 
 
-def encode(pixels: np.ndarray, quality: int, *, device: str = "auto", threads: int = 0) -> tuple[bytes, bytes]:
-    """One amortised pass. pixels: H×W×3 uint8; quality: 0..10000 -> (model id, latents section)."""
+BLOCK = 2048  # pixels, a multiple of TILE: what is coded at once
+# Surroundings in pixels. What the transforms see of a tile, and what decides its means (three hyper-latents: five context
+# steps see 112 pixels, the hyper-features 48): no less than that, so that blocks leave no seam. An encoder may look less
+# far: its choice of symbols is then a little worse, at the seams, than it could be, and what they decode to is the same.
+TRANSFORM_MARGIN = 64
+CONTEXT_MARGIN = 192
+ENCODER_MARGIN = 128
+
+
+def encode(
+    pixels: np.ndarray,
+    quality: int,
+    *,
+    infer: Callable[[Encoder, int], Latents] | None = None,
+    device: str = "auto",
+    threads: int = 0,
+) -> tuple[bytes, bytes]:
+    """pixels: H×W×3 uint8; quality: 0..10000 -> (model id, latents section).
+
+    `infer` finds the latents of a block at a quality; None is one amortised pass.
+    """
+    height, width, _ = pixels.shape
+    setting = _SETTING.pack(width, height, quality)
+    layout = tiles(height, width)
+    streams: dict[Tile, tuple[bytes, int]] = {}
     with execution(device, threads) as place:
-        encoder = Encoder(weights.load(weights.default_path(), place), pixels)
-        return encoder.model.model_id, encoder.write(encoder.quantise(encoder.analyse(quality), quality))
+        model = weights.load(weights.default_path(), place)
+        for block in whole(height, width).cut(BLOCK):
+            seen = block.around(ENCODER_MARGIN, whole(height, width))
+            encoder = Encoder(model, pixels[seen.slices(1)])
+            latents = (infer or amortise)(encoder, quality)
+            for tile in layout:
+                if tile.common(block):
+                    streams[tile] = _write_tile(model, latents, setting, tile.inside(seen))
+        return model.model_id, _join(streams[tile] for tile in layout)
+
+
+def amortise(encoder: Encoder, quality: int) -> Latents:
+    """One pass of the inference networks, symbols rounded to nearest."""
+    return encoder.quantise(encoder.analyse(quality), quality)
 
 
 def decode(
-    latents: bytes, *, width: int, height: int, quality: int, model_id: bytes, device: str = "auto", threads: int = 0
+    latents: bytes,
+    *,
+    width: int,
+    height: int,
+    quality: int,
+    model_id: bytes,
+    region: tuple[int, int, int, int] | None = None,
+    reduce: int = 1,
+    device: str = "auto",
+    threads: int = 0,
 ) -> np.ndarray:
-    """Latents section -> H×W×3 uint8. Raises FormatError on damage, UnsupportedError on an unknown model."""
+    """Latents section -> H×W×3 uint8. Raises FormatError on damage, UnsupportedError on an unknown model.
+
+    region: left, top, width and height of the pixels to decode; tiles far from it are not read. reduce: 1, or 8 or 16
+    for a preview of ceil(H/reduce)×ceil(W/reduce) pixels, from the linear path of the synthesis alone.
+    """
+    left, top, columns, rows = region or (0, 0, width, height)
+    wanted = covering(left, top, columns, rows)
     with execution(device, threads) as place:
-        model = weights.load(weights.find(model_id), place)
-        z, residuals = _read(model, latents, quality, height, width)
-        return _reconstruct(model, z, residuals, quality)[:height, :width]
+        reader = _Reader(weights.load(weights.find(model_id), place), latents, quality, height, width)
+        size = (wanted.bottom - wanted.top) // reduce, (wanted.right - wanted.left) // reduce
+        out = np.empty((*size, 3), np.uint8)
+        for block in wanted.cut(BLOCK):
+            to_rows, to_columns = block.inside(wanted).slices(reduce)
+            out[to_rows, to_columns] = _reconstruct(reader, block, reduce)
+    top, left = (top - wanted.top) // reduce, (left - wanted.left) // reduce
+    return out[top : top - (-rows // reduce), left : left - (-columns // reduce)]
 
 
 def count_bits(pixels: np.ndarray, quality: int, *, device: str = "auto", threads: int = 0) -> float:
     """Ideal code length in bits of what `encode` would write, without its headers."""
     with execution(device, threads) as place:
         encoder = Encoder(weights.load(weights.default_path(), place), pixels)
-        return encoder.bits(encoder.quantise(encoder.analyse(quality), quality))
+        return encoder.bits(amortise(encoder, quality))
 
 
 @dataclass(frozen=True)
@@ -76,7 +132,7 @@ def nearest(offset: Tensor) -> Tensor:
 
 
 class Encoder:
-    """One picture on its way into a file, at any quality: analyse, quantise, then measure or write.
+    """One picture, or a block of one, on its way into a file, at any quality: analyse, quantise, then measure or write.
 
     Used inside `execution`; what `refine.py` and `rate_control.py` do is made of these steps.
     """
@@ -96,7 +152,8 @@ class Encoder:
         height, width = self._pixels.shape[2:]
         t = position(self.model, quality)
         y = torch.empty(1, self.model.config.latent_channels, height // STRIDE, width // STRIDE, device=self.model.device)
-        for tile, seen in windows(self.height, self.width):
+        for tile in tiles(self.height, self.width):
+            seen = tile.around(TRANSFORM_MARGIN, whole(self.height, self.width))
             rows, columns = seen.slices(1)
             x = self._pixels[:, :, rows, columns].to(self.model.device).float() / 255
             with transform_precision(self.model.device):
@@ -151,11 +208,13 @@ class Encoder:
 
     def picture(self, latents: Latents) -> np.ndarray:
         """What a decoder will show: H×W×3 uint8."""
-        return _synthesise(self.model, latents.decoded, latents.quality)[: self.height, : self.width]
+        picture = whole(self.height, self.width)
+        return _synthesise(self.model, latents.decoded, latents.quality, picture, picture)[: self.height, : self.width]
 
     def write(self, latents: Latents) -> bytes:
         """The latents section."""
-        return _write(self.model, latents.z, latents.residuals, latents.quality, self.height, self.width)
+        setting = _SETTING.pack(self.width, self.height, latents.quality)
+        return _join(_write_tile(self.model, latents, setting, tile) for tile in tiles(self.height, self.width))
 
 
 def transform_precision(device: str) -> contextlib.AbstractContextManager:
@@ -171,31 +230,42 @@ def position(model: weights.LossyModel, quality: int) -> Tensor:
     return torch.tensor([place], dtype=torch.float32, device=model.device)
 
 
-def _reconstruct(model: weights.LossyModel, z: np.ndarray, residuals: np.ndarray, quality: int) -> np.ndarray:
-    """Symbols -> padded picture, uint8."""
-    network = model.network
-    t = position(model, quality)
+def _reconstruct(reader: _Reader, block: Tile, reduce: int) -> np.ndarray:
+    """The pixels of a block, uint8, 1/reduce in size: symbols -> latents -> synthesis."""
+    model, network = reader.model, reader.model.network
+    seen = block.around(0 if reduce > 1 else TRANSFORM_MARGIN, reader.whole)
+    known = seen.around(CONTEXT_MARGIN, reader.whole) if model.scales is not None else seen
+    z, residuals = reader.read(known)
+    t = position(model, reader.quality)
     y = torch.from_numpy(residuals)[None].to(model.device, torch.float32)
     if model.scales is not None:
         symbols = y
         features = network.prior.features(torch.from_numpy(z)[None].to(model.device, torch.float32), t)
         y, _ = walk_latents(network.prior, features, network.unit(t), lambda mask, mean: symbols + mean)
-    return _synthesise(model, y, quality)
+    rows, columns = seen.inside(known).slices(STRIDE)
+    y = y[:, :, rows, columns]
+    if reduce > 1:
+        return _levels(network.preview(y, t, reduce))
+    return _synthesise(model, y, reader.quality, seen, block)
 
 
-def _synthesise(model: weights.LossyModel, y: Tensor, quality: int) -> np.ndarray:
-    """Latents 1×M×h×w -> padded picture, uint8, tile by tile."""
-    height, width = y.shape[2] * STRIDE, y.shape[3] * STRIDE
+def _synthesise(model: weights.LossyModel, y: Tensor, quality: int, known: Tile, block: Tile) -> np.ndarray:
+    """The latents of `known`, 1×M×h×w, -> the pixels of `block`, uint8, tile by tile."""
     t = position(model, quality)
-    out = np.empty((height, width, 3), np.uint8)
-    for tile, seen in windows(height, width):
-        rows, columns = seen.slices(STRIDE)
+    out = np.empty((block.bottom - block.top, block.right - block.left, 3), np.uint8)
+    for tile in block.cut(TILE):
+        seen = tile.around(TRANSFORM_MARGIN, known)
+        rows, columns = seen.inside(known).slices(STRIDE)
         with transform_precision(model.device):
-            x = model.network.synthesise(y[:, :, rows, columns].contiguous(), t)[0]
-        (to_rows, to_columns), (from_rows, from_columns) = tile.slices(1), tile.inside(seen).slices(1)
-        x = (x[:, from_rows, from_columns] * 255).round().clamp(0, 255).to(torch.uint8)
-        out[to_rows, to_columns] = x.permute(1, 2, 0).cpu().numpy()
+            x = model.network.synthesise(y[:, :, rows, columns].contiguous(), t)
+        (to_rows, to_columns), (from_rows, from_columns) = tile.inside(block).slices(1), tile.inside(seen).slices(1)
+        out[to_rows, to_columns] = _levels(x[:, :, from_rows, from_columns])
     return out
+
+
+def _levels(x: Tensor) -> np.ndarray:
+    """1×3×H×W, nominally in [0, 1] -> H×W×3 uint8."""
+    return (x[0] * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
 def _symbols(values: Tensor) -> np.ndarray:
@@ -270,45 +340,65 @@ def _check_value(setting: bytes, z: np.ndarray, residuals: np.ndarray, stream: b
     return zlib.crc32(stream, check)
 
 
-def _write(
-    model: weights.LossyModel, z: np.ndarray, residuals: np.ndarray, quality: int, height: int, width: int
-) -> bytes:
-    setting = _SETTING.pack(width, height, quality)
+def _write_tile(model: weights.LossyModel, latents: Latents, setting: bytes, tile: Tile) -> tuple[bytes, int]:
+    """The coded bytes of a tile and their check value; `tile` is in the coordinates of the latents."""
+    writer = QueueWriter()
+    z, residuals = _code_tile(writer, model, latents.quality, tile, latents.z, latents.residuals)
+    stream = writer.data()
+    return stream, _check_value(setting, z, residuals, stream)
+
+
+def _join(coded: Iterable[tuple[bytes, int]]) -> bytes:
+    """The latents section of tiles in order."""
     table, streams = b"", []
-    for tile in tiles(height, width):
-        writer = QueueWriter()
-        tile_z, tile_residuals = _code_tile(writer, model, quality, tile, z, residuals)
-        streams.append(writer.data())
-        table += _TILE_ENTRY.pack(len(streams[-1]), _check_value(setting, tile_z, tile_residuals, streams[-1]))
+    for stream, check in coded:
+        table += _TILE_ENTRY.pack(len(stream), check)
+        streams.append(stream)
     return table + b"".join(streams)
 
 
-def _read(
-    model: weights.LossyModel, data: bytes, quality: int, height: int, width: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Inverse of `_write`; every tile is checked."""
-    config = model.config
-    layout = tiles(height, width)
-    offset = len(layout) * _TILE_ENTRY.size
-    if len(data) < offset:
-        raise TruncatedError(f"latents section of {len(data)} bytes is too short for {len(layout)} tiles")
-    entries = list(_TILE_ENTRY.iter_unpack(data[:offset]))
-    if offset + sum(length for length, _ in entries) != len(data):
-        raise FormatError(f"latents section of {len(data)} bytes does not match the lengths of its tiles")
-    padded_height, padded_width = padded_size(height, width)
-    residuals = np.empty((config.latent_channels, padded_height // STRIDE, padded_width // STRIDE), np.int32)
-    hyper = config.hyper_latent_channels if model.scales is not None else 0
-    z = np.empty((hyper, padded_height // HYPER_STRIDE, padded_width // HYPER_STRIDE), np.int32)
-    setting = _SETTING.pack(width, height, quality)
-    for tile, (length, check) in zip(layout, entries, strict=True):
-        stream = data[offset : offset + length]
-        offset += length
-        tile_z, tile_residuals = _code_tile(QueueReader(stream), model, quality, tile, None, None)
-        if _check_value(setting, tile_z, tile_residuals, stream) != check:
+class _Reader:
+    """Latents section -> symbols of any part of the picture; every tile that is read is checked."""
+
+    def __init__(self, model: weights.LossyModel, data: bytes, quality: int, height: int, width: int):
+        self.model, self.quality, self.whole = model, quality, whole(height, width)
+        self._setting = _SETTING.pack(width, height, quality)
+        layout = tiles(height, width)
+        offset = len(layout) * _TILE_ENTRY.size
+        if len(data) < offset:
+            raise TruncatedError(f"latents section of {len(data)} bytes is too short for {len(layout)} tiles")
+        self._coded: dict[Tile, tuple[bytes, int]] = {}
+        for tile, (length, check) in zip(layout, _TILE_ENTRY.iter_unpack(data[:offset]), strict=True):
+            self._coded[tile] = data[offset : offset + length], check
+            offset += length
+        if offset != len(data):
+            raise FormatError(f"latents section of {len(data)} bytes does not match the lengths of its tiles")
+        self._known: dict[Tile, tuple[np.ndarray, np.ndarray]] = {}
+
+    def read(self, window: Tile) -> tuple[np.ndarray, np.ndarray]:
+        """Hyper-latents int32 [Cz, h/4, w/4] and residuals int32 [M, h, w] of a window. Windows come row by row."""
+        config = self.model.config
+        height, width = window.bottom - window.top, window.right - window.left
+        hyper = config.hyper_latent_channels if self.model.scales is not None else 0
+        z = np.empty((hyper, height // HYPER_STRIDE, width // HYPER_STRIDE), np.int32)
+        residuals = np.empty((config.latent_channels, height // STRIDE, width // STRIDE), np.int32)
+        self._known = {tile: symbols for tile, symbols in self._known.items() if tile.bottom > window.top}
+        for tile in self._coded:
+            part = tile.common(window)
+            if part is None:
+                continue
+            if tile not in self._known:
+                self._known[tile] = self._read_tile(tile)
+            for symbols, out, stride in zip(self._known[tile], (z, residuals), (HYPER_STRIDE, STRIDE), strict=True):
+                (to_rows, to_columns), (from_rows, from_columns) = (part.inside(frame).slices(stride) for frame in (window, tile))
+                if len(out):
+                    out[:, to_rows, to_columns] = symbols[:, from_rows, from_columns]
+        return z, residuals
+
+    def _read_tile(self, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
+        stream, check = self._coded[tile]
+        z, residuals = _code_tile(QueueReader(stream), self.model, self.quality, tile, None, None)
+        if _check_value(self._setting, z, residuals, stream) != check:
             raise FormatError("the decoded symbols do not match their check value: the file is damaged")
-        rows, columns = tile.slices(STRIDE)
-        residuals[:, rows, columns] = tile_residuals
-        if hyper:
-            rows, columns = tile.slices(HYPER_STRIDE)
-            z[:, rows, columns] = tile_z
-    return z, residuals
+        small = -(1 << 15) <= residuals.min() and residuals.max() < 1 << 15
+        return z, residuals.astype(np.int16) if small else residuals

@@ -60,16 +60,16 @@ def encode(
     pack: (model id, quality, latents section) -> the file. gray: the PSNR is that of the gray picture.
     Raises TargetError if no quality reaches the target; it names the nearest result.
     """
+    if target is None:
+        infer = lambda encoder, quality: refine.refine(encoder, encoder.analyse(quality), quality, effort)
+        model_id, section = lossy.encode(colour, quality, infer=infer, device=device, threads=threads)
+        return pack(model_id, quality, section)
     with execution(device, threads) as place:
         encoder = Encoder(weights.load(weights.default_path(), place), colour)
         reference = join(colour, None, gray=True) if gray else colour
 
         def file(latents: Latents) -> bytes:
             return pack(encoder.model.model_id, latents.quality, encoder.write(latents))
-
-        if target is None:
-            y = encoder.analyse(quality)
-            return file(refine.refine(encoder, y, quality, effort))
 
         def decibels(latents: Latents) -> float:
             picture = encoder.picture(latents)

@@ -28,40 +28,47 @@ class Tile:
         """This tile in the coordinates of one that holds it."""
         return Tile(self.top - outer.top, self.left - outer.left, self.bottom - outer.top, self.right - outer.left)
 
+    def common(self, other: Tile) -> Tile | None:
+        """The rectangle that both cover, or None."""
+        top, left = max(self.top, other.top), max(self.left, other.left)
+        bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
+        return Tile(top, left, bottom, right) if top < bottom and left < right else None
+
+    def around(self, margin: int, whole: Tile) -> Tile:
+        """This tile and `margin` pixels on all sides, as far as the whole reaches.
+
+        A network of that reach which runs on the surroundings, and is cut to the tile, gives what it gives on the whole.
+        """
+        grown = Tile(self.top - margin, self.left - margin, self.bottom + margin, self.right + margin)
+        return whole.common(grown)
+
+    def cut(self, size: int) -> list[Tile]:
+        """Squares of `size` pixels, row by row; those on the right and at the bottom may be smaller."""
+        return [
+            Tile(top, left, min(top + size, self.bottom), min(left + size, self.right))
+            for top in range(self.top, self.bottom, size)
+            for left in range(self.left, self.right, size)
+        ]
+
 
 def padded_size(height: int, width: int) -> tuple[int, int]:
     return -(-height // HYPER_STRIDE) * HYPER_STRIDE, -(-width // HYPER_STRIDE) * HYPER_STRIDE
 
 
+def whole(height: int, width: int) -> Tile:
+    """The padded picture of one of height×width pixels."""
+    return Tile(0, 0, *padded_size(height, width))
+
+
 def tiles(height: int, width: int) -> list[Tile]:
     """Tiles of a picture of height×width pixels, row by row; they cover the padded picture."""
-    height, width = padded_size(height, width)
-    return [
-        Tile(top, left, min(top + TILE, height), min(left + TILE, width))
-        for top in range(0, height, TILE)
-        for left in range(0, width, TILE)
-    ]
+    return whole(height, width).cut(TILE)
 
 
-MARGIN = 64  # pixels around a tile that its transforms look at: no less than half their field of view
-
-
-def windows(height: int, width: int) -> list[tuple[Tile, Tile]]:
-    """The tiles of `tiles`, each with its surroundings of MARGIN pixels as far as the padded picture reaches.
-
-    A transform that runs on the surroundings, and is cut to the tile, gives what it gives on the whole picture.
-    """
-    bottom, right = padded_size(height, width)
-    return [
-        (
-            tile,
-            Tile(
-                max(0, tile.top - MARGIN), max(0, tile.left - MARGIN),
-                min(bottom, tile.bottom + MARGIN), min(right, tile.right + MARGIN),
-            ),
-        )
-        for tile in tiles(height, width)
-    ]  # fmt: skip
+def covering(left: int, top: int, width: int, height: int) -> Tile:
+    """The smallest tile that holds a rectangle of pixels."""
+    bottom, right = padded_size(top + height, left + width)
+    return Tile(top // HYPER_STRIDE * HYPER_STRIDE, left // HYPER_STRIDE * HYPER_STRIDE, bottom, right)
 
 
 def pad(pixels: np.ndarray) -> np.ndarray:

@@ -35,7 +35,8 @@ def decode(data: bytes, model_id: bytes, shape: tuple[int, ...], quality: int, *
 
 def symbols(data: bytes, shape: tuple[int, ...], quality: int) -> tuple[np.ndarray, np.ndarray]:
     with torch.no_grad():
-        return lossy._read(weights.load(weights.default_path()), data, quality, *shape[:2])
+        reader = lossy._Reader(weights.load(weights.default_path()), data, quality, *shape[:2])
+        return reader.read(reader.whole)
 
 
 @contextlib.contextmanager
@@ -164,15 +165,67 @@ def test_golden_files_decode_for_ever(path):
     assert [info.width, info.height, info.quality, info.model] == recorded
 
 
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Tiles and blocks so small that a small picture has many."""
+    monkeypatch.setattr("codec.tiles.TILE", 64)
+    monkeypatch.setattr(lossy, "TILE", 64)
+    monkeypatch.setattr(lossy, "BLOCK", 128)
+
+
 def test_no_seam_between_tiles(pixels, monkeypatch):
     """Transforms that run tile by tile give what they give on the whole picture."""
     model = weights.load(weights.default_path())
     with torch.no_grad():
         whole = lossy.Encoder(model, pixels)
+        latents = lossy.amortise(whole, 7000)
         y = whole.analyse(7000)
-        picture = lossy._synthesise(model, y.round(), 7000)
+        picture = whole.picture(latents)
         monkeypatch.setattr("codec.tiles.TILE", 64)
+        monkeypatch.setattr(lossy, "TILE", 64)
         again = lossy.Encoder(model, pixels).analyse(7000)
-        cut = lossy._synthesise(model, y.round(), 7000)
+        cut = whole.picture(latents)
     assert float((again - y).abs().max()) < 0.02 * float(y.abs().max())
     assert np.abs(cut.astype(int) - picture).max() <= 1
+
+
+def test_no_seam_between_blocks(pixels, small_tiles, monkeypatch):
+    """A picture that is decoded block by block is the one that is decoded whole; coding it so costs next to nothing."""
+    model_id, data = lossy.encode(pixels, 5000)
+    by_block = decode(data, model_id, pixels.shape, 5000)
+    monkeypatch.setattr(lossy, "BLOCK", 1024)
+    assert np.abs(decode(data, model_id, pixels.shape, 5000).astype(int) - by_block).max() <= 1
+    _, at_once = lossy.encode(pixels, 5000)
+    assert abs(len(data) - len(at_once)) <= 0.01 * len(at_once)
+    error = [np.mean((decode(one, model_id, pixels.shape, 5000).astype(float) - pixels) ** 2) for one in (data, at_once)]
+    assert error[0] <= 1.02 * error[1]
+
+
+@pytest.mark.parametrize("region", [(0, 0, 233, 199), (0, 0, 1, 1), (232, 198, 1, 1), (60, 70, 80, 9), (130, 3, 64, 190)])
+def test_a_region_is_what_the_whole_picture_has_there(pixels, small_tiles, region):
+    model_id, data = lossy.encode(pixels, 5000)
+    left, top, width, height = region
+    part = decode(data, model_id, pixels.shape, 5000, region=region)
+    expected = decode(data, model_id, pixels.shape, 5000)[top : top + height, left : left + width]
+    assert part.shape == expected.shape and np.abs(part.astype(int) - expected).max() <= 1
+
+
+def test_a_region_does_not_read_what_is_far_from_it(small_tiles):
+    """Damage there goes unnoticed, and damage near it does not."""
+    with Image.open(Path(__file__).parent / "data" / "kodim23.png") as image:
+        wide = np.array(image)[:64]
+    model_id, data = lossy.encode(wide, 5000)
+    damaged = data[:-1] + bytes([data[-1] ^ 1])
+    decode(damaged, model_id, wide.shape, 5000, region=(0, 0, 100, 64))
+    with pytest.raises(codec.FormatError):
+        decode(damaged, model_id, wide.shape, 5000, region=(500, 0, 30, 30))
+
+
+@pytest.mark.parametrize("reduce", [8, 16])
+def test_a_preview_looks_like_the_picture_made_smaller(pixels, small_tiles, reduce):
+    model_id, data = lossy.encode(pixels, 8000)
+    preview = decode(data, model_id, pixels.shape, 8000, reduce=reduce)
+    expected = Image.fromarray(decode(data, model_id, pixels.shape, 8000)).reduce(reduce)
+    assert preview.shape[:2] == expected.size[::-1]
+    inner = (slice(0, 199 // reduce), slice(0, 233 // reduce))  # whole squares
+    assert np.sqrt(np.mean((preview.astype(float) - np.asarray(expected))[inner] ** 2)) < 3

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import LossyConfig
 from .layers import RateTable
 from .priors import SCALE_LEVELS, FactorisedPrior, HyperPrior, scale_to_index
-from .transforms import PATCH, STRIDE, Analysis, transforms
+from .transforms import PATCH, STRIDE, Analysis, Synthesis, transforms
 
 
 class LossyVAE(nn.Module):
@@ -53,12 +54,24 @@ class LossyVAE(nn.Module):
         """Gained latents -> x: B×3×H×W, float32, not clipped."""
         return self.synthesis(y * self.log_inverse_gain(t).exp(), y, t)
 
+    def preview(self, y: Tensor, t: Tensor, reduce: int) -> Tensor:
+        """Gained latents -> B×3×H/reduce×W/reduce: the means of squares of `reduce` pixels (8 or 16) of the linear path.
+
+        Without a linear path, those of the whole synthesis.
+        """
+        if not isinstance(self.synthesis, Synthesis):
+            return F.avg_pool2d(self.synthesise(y, t), reduce)
+        # As pixel shuffle orders them: channel, row and column of a patch.
+        weight = self.synthesis.linear.view(3, STRIDE, STRIDE, -1).permute(3, 0, 1, 2)
+        weight = F.avg_pool2d(weight, reduce).flatten(1).T[:, :, None, None]
+        return F.pixel_shuffle(F.conv2d(y * self.log_inverse_gain(t).exp(), weight), STRIDE // reduce) + 0.5
+
     @torch.no_grad()
     def start_from_pca(self, patches: Tensor) -> None:
         """Start as a working transform coder. patches: N×3×16×16 in [0, 1] from the training images."""
         if not isinstance(self.analysis, Analysis):
             return
-        flat = torch.nn.functional.pixel_unshuffle(patches - 0.5, STRIDE).flatten(1).double()  # N×768
+        flat = F.pixel_unshuffle(patches - 0.5, STRIDE).flatten(1).double()  # N×768
         second_moment = flat.T @ flat / len(flat)
         values, vectors = torch.linalg.eigh(second_moment)
         count = self.config.latent_channels
