@@ -2,15 +2,15 @@
 
 import math
 import numbers
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image
 
 from . import container, planes
 from .container import Header, Tag
-from .errors import CodecError
-from .image import LAYOUTS, Picture, check_size, from_input, join, split, to_pil
+from .errors import CodecError, RegionError
+from .image import LAYOUTS, PALETTE_MODES, Picture, check_size, from_input, join, shrink, split, to_pil
 from .metrics import bpp
 
 DEFAULT_QUALITY = 75.0
@@ -122,14 +122,21 @@ def compress(
 
 
 def decompress(
-    data: bytes, *, device: str = "auto", threads: int = 0, max_pixels: int | None = None
-) -> Image.Image | np.ndarray:
+    data: bytes, *, region: tuple[int, int, int, int] | None = None, preview: int | None = None, device: str = "auto",
+    threads: int = 0, max_pixels: int | None = None,
+) -> Image.Image | np.ndarray:  # fmt: skip
     """The picture as a PIL image of the mode that went in; ICC profile, EXIF and XMP are in its `info`.
 
     Only where Pillow has no such mode, that is for a lossless file made from a uint16 array of two to four channels,
     it is an array H×W×C of uint16.
 
-    max_pixels: LimitError for a larger picture, before anything is allocated for it; None is 2^28.
+    region: (left, top, width, height) of the pixels wanted. A lossy file is read and computed there alone, a lossless one
+        in whole groups of tiles; what is not read is not checked.
+    preview: 8 or 16 for a picture that many times smaller, sides rounded up. From a lossy file it comes without the
+        synthesis network, many times faster than the picture; a lossless file is decoded first. Modes 1, P and PA
+        become L, RGB or RGBA. (Means of the linear path: close to the picture made smaller, not equal.)
+    max_pixels: LimitError for a larger picture, before anything is allocated for it; None is 2^28. Of a region of a lossy
+        file without alpha, only its own pixels count.
     FormatError (among them TruncatedError) for a file that is not ours or is damaged, UnsupportedError for one that
     needs a newer version or another model; ValueError and TypeError for wrong arguments.
     """
@@ -137,20 +144,32 @@ def decompress(
     _check_execution(device, threads)
     if max_pixels is not None and _integer("max_pixels", max_pixels) < 1:
         raise ValueError(f"max_pixels must be at least 1, not {max_pixels}")
+    if preview not in (None, 8, 16):
+        raise ValueError(f"preview must be 8 or 16, not {preview!r}")
+    if region is not None and preview is not None:
+        raise ValueError("region and preview exclude one another: give one")
     header, sections = container.unpack(data)
-    check_size(header.width, header.height, max_pixels)
+    if region is None:
+        region = 0, 0, header.width, header.height
+    _check_region(region, header.width, header.height)
+    partial = header.method == "lossy" and not header.has_alpha  # all else is decoded whole, and cut
+    check_size(*(region[2:] if partial else (header.width, header.height)), max_pixels)
     metadata = {
         name: container.unpack_metadata(tag, sections[tag]) for tag, name in _METADATA.items() if tag in sections
     }
+    run = {"region": tuple(region), "device": device, "threads": threads}
     if header.method == "lossless":
         palette, transparency = None, None
         if Tag.PALETTE in sections:
             palette, transparency = container.unpack_palette(sections[Tag.PALETTE])
-        pixels = _decode_samples(header, sections, device=device, threads=threads)
-        return to_pil(Picture(pixels, header.mode, **metadata, palette=palette, transparency=transparency))
+        pixels = _decode_samples(header, sections, **run)
+        picture = Picture(pixels, header.mode, **metadata, palette=palette, transparency=transparency)
+        return to_pil(picture) if preview is None else to_pil(_preview(picture, preview))
     alpha = None
     if header.has_alpha:
-        alpha = container.unpack_alpha(sections[Tag.ALPHA], header.width, header.height)
+        alpha = _cut(container.unpack_alpha(sections[Tag.ALPHA], header.width, header.height), region)
+        if preview:
+            alpha = shrink(alpha[..., np.newaxis], preview)[..., 0]
 
     from . import lossy  # imports torch
 
@@ -160,10 +179,31 @@ def decompress(
         height=header.height,
         quality=header.quality,
         model_id=header.model_id,
-        device=device,
-        threads=threads,
+        reduce=preview or 1,
+        **run,
     )
     return to_pil(Picture(join(colour, alpha, gray=header.mode.startswith("L")), header.mode, **metadata))
+
+
+def _check_region(region, width: int, height: int) -> None:
+    if not isinstance(region, (tuple, list)) or len(region) != 4:
+        raise TypeError(f"region must be (left, top, width, height), not {region!r}")
+    left, top, columns, rows = (_integer("region", value) for value in region)
+    if left < 0 or top < 0 or columns < 1 or rows < 1 or left + columns > width or top + rows > height:
+        raise RegionError(f"region {left},{top},{columns},{rows} is not within the picture of {width}×{height}")
+
+
+def _cut(pixels: np.ndarray, region: tuple[int, int, int, int]) -> np.ndarray:
+    left, top, width, height = region
+    return pixels[top : top + height, left : left + width]
+
+
+def _preview(picture: Picture, factor: int) -> Picture:
+    if picture.mode in ("1", *PALETTE_MODES):
+        image = to_pil(picture)
+        picture = replace(from_input(image.convert("L" if picture.mode == "1" else "RGBA" if image.has_transparency_data else "RGB")),
+                          icc_profile=picture.icc_profile, exif=picture.exif, xmp=picture.xmp)  # fmt: skip
+    return replace(picture, pixels=shrink(picture.pixels, factor))
 
 
 def verify(
@@ -219,8 +259,13 @@ def _may_suit_the_model(colour: np.ndarray, generic_bytes: int) -> bool:
     return np.count_nonzero(seen) > FEW_COLOURS[channels]
 
 
-def _decode_samples(header: Header, sections: dict[Tag, bytes], *, device: str, threads: int) -> np.ndarray:
-    """H×W×C as LAYOUTS says; FormatError unless they are the samples that were encoded."""
+def _decode_samples(
+    header: Header, sections: dict[Tag, bytes], *, region: tuple[int, int, int, int], device: str, threads: int
+) -> np.ndarray:
+    """H×W×C of a region, as LAYOUTS says; FormatError unless they are the samples that were encoded.
+
+    The check value of the samples needs all of them: of a part, only the coded bytes are checked.
+    """
     channels, bits = LAYOUTS[header.mode]
     size = {"width": header.width, "height": header.height}
     parts = []
@@ -230,16 +275,17 @@ def _decode_samples(header: Header, sections: dict[Tag, bytes], *, device: str, 
         payload = container.payload_of_samples(Tag.PIXELS, sections[Tag.PIXELS])
         colours = 1 if header.mode.startswith("L") else 3
         colour = lossless.decode(
-            payload, **size, channels=colours, model_id=header.model_id, device=device, threads=threads
+            payload, **size, channels=colours, model_id=header.model_id, region=region, device=device, threads=threads
         )
-        container.check_samples(Tag.PIXELS, sections[Tag.PIXELS], colour)
+        if region == (0, 0, header.width, header.height):
+            container.check_samples(Tag.PIXELS, sections[Tag.PIXELS], colour)
         parts.append(colour)
         channels -= colours
     if Tag.PLANES in sections:
         payload = container.payload_of_samples(Tag.PLANES, sections[Tag.PLANES])
         rest = planes.decode(payload, **size, channels=channels, bits=bits)
         container.check_samples(Tag.PLANES, sections[Tag.PLANES], rest)
-        parts.append(rest)
+        parts.append(np.ascontiguousarray(_cut(rest, region)))
     return np.dstack(parts) if len(parts) > 1 else parts[0]
 
 

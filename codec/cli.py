@@ -138,6 +138,9 @@ def _load_decompress(parser: argparse.ArgumentParser) -> Callable:
         "compressed file(s), then the output, whose suffix picks the image format (PNG for -); "
         "with --output-dir all are inputs, each becomes NAME.png",
     )
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--region", type=rectangle, metavar="X,Y,W,H", help="only these pixels: left, top, width, height")
+    part.add_argument("--preview", type=int, choices=(8, 16), help="a picture that many times smaller, much faster")
     _add_execution(parser)
     return lambda args: _each_file(parser, args, ".png", _decompress)
 
@@ -145,7 +148,8 @@ def _load_decompress(parser: argparse.ArgumentParser) -> Callable:
 def _decompress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes, str]:
     format = imagefile.format_of(target)
     data = imagefile.read_bytes(source)
-    image = api.decompress(data, device=args.device, threads=args.threads, max_pixels=args.max_pixels)
+    part = {"region": args.region, "preview": args.preview, "max_pixels": args.max_pixels}
+    image = api.decompress(data, **part, device=args.device, threads=args.threads)
     info = api.inspect(data)
     if not isinstance(image, np.ndarray):
         for key in _dropped_metadata(args):
@@ -439,6 +443,13 @@ def count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than one")
     return int(value)
+
+
+def rectangle(text: str) -> tuple[int, ...]:
+    numbers = tuple(int(number) for number in text.split(","))
+    if len(numbers) != 4 or min(numbers) < 0 or min(numbers[2:]) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not X,Y,W,H in pixels")
+    return numbers
 
 
 def thread_count(text: str) -> int:

@@ -5,6 +5,7 @@
     │   └── TruncatedError   the file ends before its own lengths say so
     ├── UnsupportedError     well-formed, but beyond this version: a newer file, an unknown model, method or mode
     ├── LimitError           larger than a limit that protects memory and time
+    ├── RegionError          a region that is not within the picture
     ├── ImageError           the input picture cannot be coded as it is
     └── TargetError          no setting reaches the size or the quality that was asked for
 
@@ -31,6 +32,10 @@ class UnsupportedError(CodecError):
 
 class LimitError(CodecError):
     """Larger than a limit that protects memory and time."""
+
+
+class RegionError(CodecError):
+    """A region that is not within the picture."""
 
 
 class ImageError(CodecError):

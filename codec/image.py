@@ -185,3 +185,12 @@ def join(colour: np.ndarray, alpha: np.ndarray | None, *, gray: bool) -> np.ndar
     if gray:
         colour = ((colour.sum(axis=2, keepdims=True, dtype=np.uint16) + 1) // 3).astype(np.uint8)
     return colour if alpha is None else np.dstack([colour, alpha])
+
+
+def shrink(pixels: np.ndarray, factor: int) -> np.ndarray:
+    """Means of squares of `factor` pixels, rounded: H×W×C -> ceil(H/factor)×ceil(W/factor)×C of the same dtype."""
+    height, width, _ = pixels.shape
+    rows, columns = np.arange(0, height, factor), np.arange(0, width, factor)
+    total = np.add.reduceat(np.add.reduceat(pixels, rows, axis=0, dtype=np.uint32), columns, axis=1)
+    count = np.minimum(factor, height - rows)[:, None, None] * np.minimum(factor, width - columns)[:, None]
+    return ((2 * total + count) // (2 * count)).astype(pixels.dtype)

@@ -76,13 +76,17 @@ def decode(
     height: int,
     channels: int,
     model_id: bytes,
+    region: tuple[int, int, int, int] | None = None,
     device: str = "auto",
     threads: int = 0,
 ) -> np.ndarray:
-    """Pixels section -> H×W×channels uint8. Raises FormatError on damage, UnsupportedError on an unknown model."""
+    """Pixels section -> H×W×channels uint8. Raises FormatError on damage, UnsupportedError on an unknown model.
+
+    region: left, top, width and height of the pixels to decode; groups of tiles that it does not touch are left out.
+    """
     with execution("cpu", threads):
         model = weights.load_lossless(weights.find(model_id))
-        return _read(model, section, height, width, channels)
+        return _read(model, section, height, width, channels, region or (0, 0, width, height))
 
 
 class _CountingStack(Stack):
@@ -329,7 +333,9 @@ def _write(model: weights.LosslessModel, colour: np.ndarray, channels: int, coef
     return body + _CHECK.pack(zlib.crc32(body))
 
 
-def _read(model: weights.LosslessModel, section: bytes, height: int, width: int, channels: int) -> np.ndarray:
+def _read(
+    model: weights.LosslessModel, section: bytes, height: int, width: int, channels: int, region: tuple[int, int, int, int]
+) -> np.ndarray:
     """Inverse of `_write`. The section is checked before it is decoded: a stream that no encoder wrote is not run."""
     if len(section) < 1 + _CHECK.size:
         raise TruncatedError(f"pixels section of {len(section)} bytes")
@@ -350,14 +356,27 @@ def _read(model: weights.LosslessModel, section: bytes, height: int, width: int,
     lengths = [length for (length,) in _LENGTH.iter_unpack(body[offset:end])]
     if len(body) < end or end + sum(lengths) != len(body):
         raise FormatError(f"pixels section of {len(section)} bytes does not match the lengths of its groups")
-    out = np.empty((height, width, channels), np.uint8)
+    left, top, columns, rows = region
+    out = np.empty((rows, columns, channels), np.uint8)
     for tiles, length in zip(groups, lengths, strict=True):
-        group = _Group(model, tiles, channels, coefficients)
-        stack = Stack(body[end : end + length])
+        stream = body[end : end + length]
         end += length
+        if not any(_touch(tile, region) for tile in tiles):
+            continue
+        group = _Group(model, tiles, channels, coefficients)
+        stack = Stack(stream)
         group.read(stack)
         if not stack.empty:
             raise FormatError("damaged pixels section: a stream does not end where its pixels do")
         for number, tile in enumerate(tiles):
-            out[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width] = group.pixels(number)
+            if _touch(tile, region):
+                first_row, first_column = max(tile.top, top), max(tile.left, left)
+                part = group.pixels(number)[first_row - tile.top :, first_column - tile.left :]
+                part = part[: top + rows - first_row, : left + columns - first_column]
+                out[first_row - top :, first_column - left :][: part.shape[0], : part.shape[1]] = part
     return out
+
+
+def _touch(tile: _Tile, region: tuple[int, int, int, int]) -> bool:
+    left, top, columns, rows = region
+    return tile.top < top + rows and top < tile.top + tile.height and tile.left < left + columns and left < tile.left + tile.width

@@ -86,6 +86,7 @@ def decode(
     height: int,
     quality: int,
     model_id: bytes,
+    model: weights.LossyModel | None = None,
     region: tuple[int, int, int, int] | None = None,
     reduce: int = 1,
     device: str = "auto",
@@ -93,13 +94,15 @@ def decode(
 ) -> np.ndarray:
     """Latents section -> H×W×3 uint8. Raises FormatError on damage, UnsupportedError on an unknown model.
 
+    model: one that is loaded already, which the id then does not choose.
     region: left, top, width and height of the pixels to decode; tiles far from it are not read. reduce: 1, or 8 or 16
     for a preview of ceil(H/reduce)×ceil(W/reduce) pixels, from the linear path of the synthesis alone.
     """
     left, top, columns, rows = region or (0, 0, width, height)
     wanted = covering(left, top, columns, rows)
     with execution(device, threads) as place:
-        reader = _Reader(weights.load(weights.find(model_id), place), latents, quality, height, width)
+        model = model or weights.load(weights.find(model_id), place)
+        reader = _Reader(model, latents, quality, height, width)
         size = (wanted.bottom - wanted.top) // reduce, (wanted.right - wanted.left) // reduce
         out = np.empty((*size, 3), np.uint8)
         for block in wanted.cut(BLOCK):
@@ -363,10 +366,11 @@ class _Reader:
     def __init__(self, model: weights.LossyModel, data: bytes, quality: int, height: int, width: int):
         self.model, self.quality, self.whole = model, quality, whole(height, width)
         self._setting = _SETTING.pack(width, height, quality)
+        count = -(-height // TILE) * -(-width // TILE)
+        offset = count * _TILE_ENTRY.size
+        if len(data) < offset:  # before anything is made for each tile that a header claims
+            raise TruncatedError(f"latents section of {len(data)} bytes is too short for {count} tiles")
         layout = tiles(height, width)
-        offset = len(layout) * _TILE_ENTRY.size
-        if len(data) < offset:
-            raise TruncatedError(f"latents section of {len(data)} bytes is too short for {len(layout)} tiles")
         self._coded: dict[Tile, tuple[bytes, int]] = {}
         for tile, (length, check) in zip(layout, _TILE_ENTRY.iter_unpack(data[:offset]), strict=True):
             self._coded[tile] = data[offset : offset + length], check

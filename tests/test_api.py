@@ -212,3 +212,76 @@ def test_public_names_are_those_of_the_contract():
     assert set(codec.__all__) >= {"compress", "decompress", "inspect", "CodecError"}
     assert all(issubclass(getattr(codec, name), codec.CodecError) for name in codec.__all__ if name.endswith("Error"))
     assert dataclasses.is_dataclass(codec.Info)
+
+
+REGION = (17, 5, 40, 50)
+CROP = (17, 5, 57, 55)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_region_of_any_file_is_what_the_picture_has_there(mode, lossless, photo):
+    data = codec.compress(photo.convert(mode), lossless=lossless)
+    whole, part = codec.decompress(data).crop(CROP), codec.decompress(data, region=REGION)
+    assert (part.mode, part.size) == (mode, (40, 50))
+    assert np.abs(np.asarray(part, int) - np.asarray(whole, int)).max() <= (0 if lossless else 1)
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "I;16"])
+def test_a_region_of_other_modes(mode, photo):
+    source = photo.quantize(9) if mode == "P" else photo.convert("L").convert(mode)
+    part = codec.decompress(codec.compress(source, lossless=True), region=REGION)
+    assert part.mode == mode and np.array_equal(np.asarray(part), np.asarray(source.crop(CROP)))
+
+
+def test_a_region_of_a_lossless_picture_of_several_tiles(photo):
+    source = photo.resize((300, 270))
+    data = codec.compress(source, lossless=True)
+    assert "pixels" in codec.inspect(data).ways
+    for left, top, width, height in ((0, 0, 300, 270), (250, 250, 20, 20), (255, 0, 2, 270)):
+        part = codec.decompress(data, region=(left, top, width, height))
+        assert np.array_equal(np.asarray(part), np.asarray(source.crop((left, top, left + width, top + height))))
+
+
+@pytest.mark.parametrize("region", [(0, 0, 25, 17), (24, 0, 1, 1), (-1, 0, 2, 2), (0, 0, 0, 1), (0, 15, 5, 5)])
+def test_a_region_beyond_the_picture_is_refused(region, small):
+    with pytest.raises(codec.RegionError, match="not within the picture of 24×17"):
+        codec.decompress(small, region=region)
+
+
+@pytest.mark.parametrize("region", [(0, 0, 5), "0,0,5,5", 7, (0.5, 0, 5, 5)])
+def test_a_region_is_four_integers(region, small):
+    with pytest.raises(TypeError):
+        codec.decompress(small, region=region)
+
+
+def test_the_limit_of_pixels_is_that_of_the_region(photo, small):
+    data = codec.compress(photo)
+    assert codec.decompress(data, max_pixels=100, region=(0, 0, 10, 10)).size == (10, 10)
+    with pytest.raises(codec.LimitError):
+        codec.decompress(data, max_pixels=100)
+    with pytest.raises(codec.LimitError):  # alpha is decoded whole
+        codec.decompress(small, max_pixels=100, region=(0, 0, 10, 10))
+
+
+@pytest.mark.parametrize("preview, size", [(8, (12, 8)), (16, (6, 4))])
+@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("mode", ["L", "RGBA"])
+def test_a_preview_is_small_and_alike(preview, size, lossless, mode, photo):
+    data = codec.compress(photo.convert(mode), lossless=lossless)
+    small = codec.decompress(data, preview=preview)
+    assert (small.mode, small.size) == (mode, size)
+    expected = np.asarray(codec.decompress(data).reduce(preview), float)
+    assert np.abs(np.asarray(small, float) - expected).mean() < (1 if lossless else 4)
+
+
+def test_a_preview_of_a_palette_has_colours(photo):
+    small = codec.decompress(codec.compress(photo.quantize(20), lossless=True), preview=8)
+    assert (small.mode, small.size) == ("RGB", (12, 8))
+
+
+def test_preview_and_region_are_checked(small):
+    with pytest.raises(ValueError, match="preview"):
+        codec.decompress(small, preview=4)
+    with pytest.raises(ValueError, match="exclude"):
+        codec.decompress(small, preview=8, region=(0, 0, 8, 8))

@@ -370,3 +370,20 @@ def test_a_terminated_batch_leaves_no_half_written_file_and_no_process(photo, tm
     for path in (tmp_path / "out").iterdir():
         assert path.suffix == ".lic"
         codec.decompress(path.read_bytes())
+
+
+def test_a_region_and_a_preview_from_the_command_line(tmp_path, photo, capsys):
+    photo.save(tmp_path / "in.png")
+    packed = str(tmp_path / "in.lic")
+    assert cli.main(["compress", str(tmp_path / "in.png"), packed, "--quiet"]) == 0
+    for option, size in ((["--region", "3,4,30,20"], (30, 20)), (["--preview", "8"], (12, 8))):
+        assert cli.main(["decompress", *option, packed, str(tmp_path / "out.png"), "--quiet"]) == 0
+        with Image.open(tmp_path / "out.png") as image:
+            assert image.size == size
+    assert cli.main(["decompress", "--region", "90,0,30,20", packed, str(tmp_path / "none.png")]) == 1
+    assert "region 90,0,30,20 is not within the picture of 96×64" in capsys.readouterr().err
+    assert not (tmp_path / "none.png").exists()
+    for wrong in (["--region", "1,2,3"], ["--region", "0,0,0,5"], ["--preview", "4"], ["--preview", "8", "--region", "0,0,1,1"]):
+        with pytest.raises(SystemExit) as exit:
+            cli.main(["decompress", *wrong, packed, str(tmp_path / "none.png")])
+        assert exit.value.code == 2
