@@ -7,10 +7,12 @@ quantisation in the rate; reconstruction and context see rounded latents with st
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from ..networks.exact import round_through
+from ..networks.exact import OUTPUT_STEP, round_through
 from ..networks.model import LossyVAE
 from ..networks.priors import FactorisedPrior, gaussian_bits
 from ..walk import walk_latents
@@ -23,30 +25,44 @@ def uniform_noise(x: Tensor) -> Tensor:
     return torch.rand_like(x) - 0.5
 
 
+def estimate(
+    model: LossyVAE, x: Tensor, t: Tensor, *, noisy: bool = True, scales: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Reconstructions and code lengths of pictures x: B×3×H×W in [0, 1], sides multiples of 64, at grid positions t: B.
+
+    Returns B×3×H×W, not clipped, and the bits of each latent: "y" B×M×h×w and, with a hyperprior, "z" B×Cz×h/4×w/4.
+    With `noisy=False` they are those of the rounded symbols. scales: an integer
+    network, in place of the one that is trained.
+    """
+    prior = model.prior
+    y = model.analyse(x, t)
+    bits: dict[str, Tensor] = {}
+    if isinstance(prior, FactorisedPrior):
+        y_hat, means = round_through(y), torch.zeros_like(y)
+        index = prior.scale_index(y.shape, t)
+    else:
+        z = prior.infer(y)
+        z_hat = round_through(z)
+        bits["z"] = prior.z_bits(z + uniform_noise(z) if noisy else z_hat, t)
+        index = prior.scale_index(z_hat, t) if scales is None else prior.scale_offset(t) + scales(z_hat) * OUTPUT_STEP
+        y_hat, means = walk_latents(
+            prior, prior.features(z_hat, t), model.unit(t), lambda mask, mean: round_through(y - mean) + mean
+        )
+    residual = y - means + uniform_noise(y) if noisy else y_hat - means
+    bits["y"] = gaussian_bits(residual, index)
+    return model.synthesise(y_hat, t), bits
+
+
 def rate_distortion(model: LossyVAE, x: Tensor, t: Tensor, *, noisy: bool = True) -> dict[str, Tensor]:
     """R and D of pictures x: B×3×H×W in [0, 1] at grid positions t: B.
 
     Returns per-picture tensors of B values: `loss` (weighted R + λD), `bpp`, `hyper_bpp`, `mse` (8-bit levels²).
     With `noisy=False` the rate is that of the rounded symbols: the training estimate of the real file.
     """
-    prior = model.prior
     pixels = x.shape[2] * x.shape[3]
-    y = model.analyse(x, t)
-    if isinstance(prior, FactorisedPrior):
-        y_hat, means = round_through(y), torch.zeros_like(y)
-        index = prior.scale_index(y.shape, t)
-        hyper_bits = torch.zeros(len(x), device=x.device)
-    else:
-        z = prior.infer(y)
-        z_hat = round_through(z)
-        hyper_bits = prior.z_bits(z + uniform_noise(z) if noisy else z_hat, t).sum((1, 2, 3))
-        index = prior.scale_index(z_hat, t)
-        y_hat, means = walk_latents(
-            prior, prior.features(z_hat, t), model.unit(t), lambda mask, mean: round_through(y - mean) + mean
-        )
-    residual = y - means + uniform_noise(y) if noisy else y_hat - means
-    bits = gaussian_bits(residual, index).sum((1, 2, 3)) + hyper_bits
-    reconstruction = model.synthesise(y_hat, t)
+    reconstruction, lengths = estimate(model, x, t, noisy=noisy)
+    hyper_bits = lengths["z"].sum((1, 2, 3)) if "z" in lengths else torch.zeros(len(x), device=x.device)
+    bits = lengths["y"].sum((1, 2, 3)) + hyper_bits
     mse = 255**2 * (reconstruction - x).square().mean((1, 2, 3))
     trade_off = torch.tensor([model.trade_off(value) for value in t.tolist()], device=x.device)
     bpp = bits / pixels
