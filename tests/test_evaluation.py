@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -241,6 +242,19 @@ def test_a_missing_codec_is_named_with_its_hint_and_left_out(folder, tmp_path, m
     outcome, said = measure(folder, tmp_path / "rows.jsonl", specs=["flif"])
     assert outcome.missing == ["flif is left out: install the program flif and put it on PATH"]
     assert outcome.versions == {} and outcome.measured == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell script stands in for the program")
+def test_a_program_on_the_path_is_called_with_files(folder, tmp_path, monkeypatch):
+    """The plumbing alone: a script that copies stands in for `flif`, which few machines have."""
+    program = tmp_path / "flif"
+    program.write_text('#!/bin/sh\ncase "$1" in\n--version) echo "FLIF 0.0 stand-in";;\n-e) cp "$3" "$4";;\n-d) cp "$2" "$3";;\nesac\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    peer, image = peers.build("flif:e40"), images.load(folder / "waves.png")
+    assert peer.version == "FLIF 0.0 stand-in" and peer.grid == ()
+    data = peer.encode(image, peers.LOSSLESS)
+    assert data.startswith(b"P6") and np.array_equal(peer.decode(data), image)
 
 
 def test_equal_pictures_are_measured_once(folder, tmp_path):
