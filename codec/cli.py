@@ -116,6 +116,7 @@ def _compress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes
         target_psnr=args.target_psnr,
         device=args.device,
         threads=args.threads,
+        progress=args.progress,
         **_dropped_metadata(args),
     )
     if args.verify or args.lossless:
@@ -291,6 +292,7 @@ def _each_file(parser: argparse.ArgumentParser, args: argparse.Namespace, suffix
     }
     work = [(args, convert, source, target, clashes.get(source)) for source, target in jobs]
     progress, failures = _Progress(len(jobs), shown=not args.quiet), 0
+    args.progress = progress.part if progress.terminal else None
     with _in_parallel(args, jobs) as run:
         outcomes = run(_outcome, work)
         for _ in work:
@@ -344,7 +346,7 @@ def _in_parallel(args: argparse.Namespace, jobs: list[tuple[str, str]]) -> Itera
         yield map
         return
     context = multiprocessing.get_context("spawn")
-    args.threads = 1
+    args.threads, args.progress = 1, None
     pool = concurrent.futures.ProcessPoolExecutor(processes, context, initializer=_end_quietly)
     try:
         yield pool.map
@@ -384,29 +386,38 @@ def _reported(args: argparse.Namespace, name: str, action: Callable, report: Tex
 
 
 class _Progress:
-    """Narration, and below it a bar when there are several files and stderr is a terminal."""
+    """Narration, and below it a bar when stderr is a terminal and there are several files, or one that takes long."""
 
     WIDTH = 30
 
     def __init__(self, total: int, *, shown: bool):
         self.total, self.done, self.shown = total, 0, shown
-        self.bar = shown and total > 1 and sys.stderr.isatty()
+        self.terminal = shown and sys.stderr.isatty()
+        self.drawn = False
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
-        if self.bar:
-            filled = self.WIDTH * self.done // self.total
-            bar = "#" * filled + "-" * (self.WIDTH - filled)
-            print(f"\r[{bar}] {self.done}/{self.total}", end="", file=sys.stderr, flush=True)
+        if self.total > 1:
+            self.part(0)
         try:
             yield
         finally:
             self.clear()
             self.done += 1
 
+    def part(self, fraction: float) -> None:
+        """Draw the bar; fraction: of the file at hand."""
+        if self.terminal:
+            filled = int(self.WIDTH * (self.done + fraction) / self.total)
+            bar = "#" * filled + "-" * (self.WIDTH - filled)
+            label = f"{self.done}/{self.total}" if self.total > 1 else f"{100 * fraction:.0f} %"
+            print(f"\r[{bar}] {label}", end="", file=sys.stderr, flush=True)
+            self.drawn = True
+
     def clear(self) -> None:
-        if self.bar:
+        if self.drawn:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self.drawn = False
 
     def say(self, line: str) -> None:
         self.clear()

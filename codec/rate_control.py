@@ -8,6 +8,7 @@ complete file, and the pixels that it decodes to.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from .image import join
 from .lossy import QUALITY_MAX, Encoder, Latents
 from .metrics import psnr
 from .networks.execution import execution
-from .tiles import STRIDE
+from .tiles import STRIDE, whole
 
 PROBES = 10
 # Accepted: files from 98.6 % of a ceiling on, PSNR up to 0.045 dB above a floor. The search aims inside that range.
@@ -54,14 +55,22 @@ def encode(
     effort: int = 3,
     device: str = "auto",
     threads: int = 0,
+    progress: Callable[[float], None] | None = None,
 ) -> bytes:
     """The complete file of a picture H×W×3 uint8, at a quality (hundredths) or at a target.
 
     pack: (model id, quality, latents section) -> the file. gray: the PSNR is that of the gray picture.
+    progress: see `refine.refine`; a target begins anew with each attempt.
     Raises TargetError if no quality reaches the target; it names the nearest result.
     """
     if target is None:
-        infer = lambda encoder, quality: refine.refine(encoder, encoder.analyse(quality), quality, effort)
+        count, number = len(whole(*colour.shape[:2]).cut(lossy.BLOCK)), itertools.count()
+
+        def infer(encoder: Encoder, quality: int) -> Latents:
+            before = next(number)
+            say = progress and (lambda part: progress((before + part) / count))
+            return refine.refine(encoder, encoder.analyse(quality), quality, effort, say)
+
         model_id, section = lossy.encode(colour, quality, infer=infer, device=device, threads=threads)
         return pack(model_id, quality, section)
     with execution(device, threads) as place:
@@ -87,7 +96,7 @@ def encode(
 
         def search_at(level: int, curve: np.ndarray, probes: int) -> _Search:
             def attempt(q: int) -> tuple[object, float]:
-                result = make(refine.refine(encoder, analyses.at(q), q, level))
+                result = make(refine.refine(encoder, analyses.at(q), q, level, progress))
                 return result, measure(result)
 
             return _Search(goal, curve, attempt, probes).run()

@@ -52,8 +52,13 @@ REACH = 255  # symbols further out cost as much as this one when they are compar
 WINDOW, MARGIN = 768, 64  # pixels; larger pictures are refined window by window, to bound the memory
 
 
-def refine(encoder: Encoder, y: Tensor, quality: int, effort: int) -> Latents:
-    """The latents to write, from the amortised y, at an effort from 1 to 9."""
+def refine(
+    encoder: Encoder, y: Tensor, quality: int, effort: int, progress: Callable[[float], None] | None = None
+) -> Latents:
+    """The latents to write, from the amortised y, at an effort from 1 to 9.
+
+    progress: hears after each iteration (effort 5 and up) which part of all is done; the last is 1.
+    """
     if effort <= 3:
         return encoder.quantise(y, quality)
     problem = _Problem.of(encoder, y, quality)
@@ -63,12 +68,12 @@ def refine(encoder: Encoder, y: Tensor, quality: int, effort: int) -> Latents:
         return min(simpler, key=problem.cost)
     target, z = y.clone(), problem.z.clone()
     height, width = y.shape[2] * STRIDE, y.shape[3] * STRIDE
-    for rows in _spans(height):
-        for columns in _spans(width):
-            window = _Window(rows, columns)
-            found = _Search(problem.crop(window)).run(effort)
-            target[window.kept(STRIDE)] = found.target[window.inside(STRIDE)]
-            z[window.kept(HYPER_STRIDE)] = found.z[window.inside(HYPER_STRIDE)]
+    windows = [_Window(rows, columns) for rows in _spans(height) for columns in _spans(width)]
+    for number, window in enumerate(windows):
+        say = progress and (lambda part, before=number: progress((before + part) / len(windows)))
+        found = _Search(problem.crop(window)).run(effort, say)
+        target[window.kept(STRIDE)] = found.target[window.inside(STRIDE)]
+        z[window.kept(HYPER_STRIDE)] = found.z[window.inside(HYPER_STRIDE)]
     refined = encoder.quantise(target, quality, z=z, choose=problem.at(z).choose(RATE_WEIGHT))
     return min([refined, *simpler], key=problem.cost)  # of equals the first: more work is not thrown away
 
@@ -177,11 +182,11 @@ class _Search:
         self.least = torch.full_like(problem.z[:, :1], math.inf)
         self.tried = torch.zeros_like(problem.z, dtype=torch.bool)
 
-    def run(self, effort: int) -> _Search:
-        target = self.problem.y
-        for level, (iterations, size) in PHASES.items():
-            if level > effort:
-                break
+    def run(self, effort: int, progress: Callable[[float], None] | None = None) -> _Search:
+        target, done = self.problem.y, 0
+        phases = {level: phase for level, phase in PHASES.items() if level <= effort}
+        total = sum(iterations for iterations, _ in phases.values())
+        for level, (iterations, size) in phases.items():
             if level > 6:
                 target, self.problem = self.target, self.problem.at(self.z)
             for iteration in range(iterations):
@@ -190,6 +195,9 @@ class _Search:
                 target = target + size * (1 - iteration / iterations) * move
                 if hyper_gradient is not None:
                     self.try_hyper(target, hyper_gradient)
+                done += 1
+                if progress:
+                    progress(done / total)
         return self
 
     def look(self, target: Tensor, *, hyper: bool) -> tuple[Tensor, Tensor | None]:

@@ -1,5 +1,8 @@
 """Effort: each level costs no more than the one below, files stay decodable, windows agree with the whole."""
 
+import os
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,7 @@ import torch
 from PIL import Image
 
 import codec
-from codec import lossy, refine, weights
+from codec import cli, lossy, refine, weights
 from codec.networks.config import LossyConfig
 from codec.networks.model import LossyVAE
 from codec.training.export import save_network
@@ -96,6 +99,43 @@ def test_tiny_pictures_are_refined_too(few_iterations):
     for shape in ((1, 1, 3), (3, 70, 3)):
         image = np.full(shape, 77, np.uint8)
         assert codec.decompress(codec.compress(image, effort=6)).size == (shape[1], shape[0])
+
+
+def test_progress_rises_to_the_end_through_all_windows(pixels, monkeypatch, few_iterations):
+    monkeypatch.setattr(refine, "WINDOW", 64)
+    monkeypatch.setattr(refine, "MARGIN", 0)
+    for effort, steps in ((3, 0), (4, 0), (5, 2), (6, 4)):
+        said = []
+        codec.compress(pixels, 50, effort=effort, progress=said.append)
+        assert said == pytest.approx([(k + 1) / (steps * 6) for k in range(steps * 6)])  # 120×190: 2×3 windows
+
+
+def test_a_long_search_draws_a_bar_on_a_terminal_only(pixels, tmp_path, monkeypatch, capsys, few_iterations):
+    Image.fromarray(pixels).save(tmp_path / "in.png")
+    words = ["compress", str(tmp_path / "in.png"), str(tmp_path / "out.lic"), "-e", "6"]
+    assert cli.main(words) == 0 and "%" not in capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert cli.main([*words, "--quiet"]) == 0 and not capsys.readouterr().err
+    assert cli.main(words) == 0
+    drawn = capsys.readouterr().err
+    assert "] 25 %" in drawn and "] 100 %\r\x1b[K" in drawn and drawn.endswith(" s\n")
+
+
+def test_an_interrupted_search_leaves_nothing_half_written(pixels, tmp_path, monkeypatch):
+    Image.fromarray(pixels).save(tmp_path / "in.png")
+    (tmp_path / "out.lic").write_bytes(b"old")
+    look = refine._Search.look
+
+    def interrupted(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        return look(*arguments, **options)
+
+    monkeypatch.setattr(refine._Search, "look", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["compress", str(tmp_path / "in.png"), str(tmp_path / "out.lic"), "-e", "9"])
+    assert ended.value.code == 130
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.png", "out.lic"]
+    assert (tmp_path / "out.lic").read_bytes() == b"old"
 
 
 def test_a_factorised_model_is_quantised_by_rate_and_distortion(tmp_path, monkeypatch, pixels):
