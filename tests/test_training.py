@@ -103,6 +103,20 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(folder, tmp_path):
         assert torch.equal(value, resumed.ema[name]), name
 
 
+def test_tensorboard_gets_the_rows_of_the_log(folder, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    Trainer(CONFIGS["tiny"], configuration(folder, tmp_path, validate_every=6)).run()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    for name in ("log", "validation"):
+        table = np.atleast_1d(np.genfromtxt(tmp_path / f"{name}.csv", delimiter=",", names=True))
+        for key in set(table.dtype.names) - {"step"}:
+            scalars = events.Scalars(f"{name}/{key}")
+            assert [scalar.step for scalar in scalars] == list(table["step"])
+            assert [scalar.value for scalar in scalars] == pytest.approx(list(table[key]), rel=1e-6)
+
+
 def test_a_step_that_is_not_finite_is_skipped_and_counted(folder, tmp_path):
     trainer = Trainer(CONFIGS["tiny"], configuration(folder, tmp_path))
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}

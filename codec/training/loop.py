@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -312,6 +313,20 @@ class Trainer:
             if new:
                 writer.writeheader()
             writer.writerow(row)
+        if self._events is not None:
+            for key, value in row.items():
+                if key != "step":
+                    self._events.add_scalar(f"{path.stem}/{key}", value, row["step"])
+            self._events.flush()
+
+    @cached_property
+    def _events(self):
+        """What writes the same rows for TensorBoard; None where its package is not installed."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return None
+        return SummaryWriter(self.out / "tensorboard", purge_step=self.step)
 
     def history_now(self) -> list[dict]:
         """Every run that made these weights, this one last."""
