@@ -19,6 +19,7 @@ DEFAULT_QUALITY = 75.0
 FEW_COLOURS = {1: 32, 3: 256}  # graphics: at most so many levels of gray, or colours
 FEW_BITS = 1.0  # a sample, in the generic coding of the colour
 FEW_BYTES = 64  # of that coding
+LARGE = 2**23  # pixels from which on a sample decides how a lossless picture is coded: both ways would take long
 _METADATA = {Tag.ICC_PROFILE: "icc_profile", Tag.EXIF: "exif", Tag.XMP: "xmp"}
 
 
@@ -226,24 +227,53 @@ def verify(
 
 
 def _encode_samples(source: Picture, *, effort: int, device: str, threads: int) -> tuple[bytes, dict[Tag, bytes]]:
-    """Model id and sections: by the learned model or not, whichever is smaller."""
-    pixels = source.pixels
-    payload = planes.encode(pixels, bits=LAYOUTS[source.mode][1], effort=effort)
-    generic = {Tag.PLANES: container.pack_samples(payload, pixels)}
-    if source.mode not in container.BOTH_METHODS:
-        return container.NO_MODEL, generic
-    channels = 1 if source.mode.startswith("L") else 3
+    """Model id and sections: by the learned model or not, whichever is smaller; of a large picture, on a sample of it."""
+    pixels, mode = source.pixels, source.mode
+    run = {"effort": effort, "device": device, "threads": threads}
+    ways = [_generic, *([_learned] if mode in container.BOTH_METHODS else [])]
+    if len(ways) > 1 and pixels.shape[0] * pixels.shape[1] > LARGE:
+        coded = _smaller(_sample(pixels), mode, ways, run)
+        ways = [_learned] if Tag.PIXELS in coded[1] else [_generic]
+        coded = _smaller(pixels, mode, ways, run)
+        if sum(map(len, coded[1].values())) < pixels.nbytes:
+            return coded
+        ways = [_generic]
+    return _smaller(pixels, mode, ways, run)
+
+
+def _smaller(pixels: np.ndarray, mode: str, ways: list, run: dict) -> tuple[bytes, dict[Tag, bytes]]:
+    best = None
+    for way in ways:
+        coded = way(pixels, mode, best, **run)
+        if coded and (best is None or sum(map(len, coded[1].values())) < sum(map(len, best[1].values()))):
+            best = coded
+    return best
+
+
+def _sample(pixels: np.ndarray) -> np.ndarray:
+    """Sixteen squares of 256×256 from all over a picture: 1024×1024."""
+    rows, columns = (np.linspace(0, max(0, side - 256), 4).astype(int) for side in pixels.shape[:2])
+    return np.vstack([np.hstack([pixels[y : y + 256, x : x + 256] for x in columns]) for y in rows])
+
+
+def _generic(pixels: np.ndarray, mode: str, rival: None, *, effort: int, **run) -> tuple[bytes, dict[Tag, bytes]]:
+    payload = planes.encode(pixels, bits=LAYOUTS[mode][1], effort=effort)
+    return container.NO_MODEL, {Tag.PLANES: container.pack_samples(payload, pixels)}
+
+
+def _learned(
+    pixels: np.ndarray, mode: str, rival: tuple[bytes, dict[Tag, bytes]] | None, **run
+) -> tuple[bytes, dict[Tag, bytes]] | None:
+    """None where the generic coding of the same pixels, `rival`, says that the model is not worth its time."""
+    channels = 1 if mode.startswith("L") else 3
     colour, rest = np.ascontiguousarray(pixels[..., :channels]), pixels[..., channels:]
-    learned = {}
+    sections = {}
     if rest.size:
-        learned[Tag.PLANES] = container.pack_samples(planes.encode(rest, effort=effort), rest)
-    if not _may_suit_the_model(colour, len(payload) - sum(map(len, learned.values()))):
-        return container.NO_MODEL, generic
-    model_id, payload = _encode_by_model(colour, effort=effort, device=device, threads=threads)
-    learned[Tag.PIXELS] = container.pack_samples(payload, colour)
-    if sum(map(len, learned.values())) < sum(map(len, generic.values())):
-        return model_id, learned
-    return container.NO_MODEL, generic
+        sections[Tag.PLANES] = container.pack_samples(planes.encode(rest, effort=run["effort"]), rest)
+    if rival and not _may_suit_the_model(colour, sum(map(len, rival[1].values())) - sum(map(len, sections.values()))):
+        return None
+    model_id, payload = _encode_by_model(colour, **run)
+    return model_id, {Tag.PIXELS: container.pack_samples(payload, colour)} | sections
 
 
 def _encode_by_model(colour: np.ndarray, **options) -> tuple[bytes, bytes]:
@@ -259,7 +289,8 @@ def _may_suit_the_model(colour: np.ndarray, generic_bytes: int) -> bool:
         return False
     channels = colour.shape[2]
     seen = np.zeros(256**channels, bool)
-    seen[colour.astype(np.uint32) @ (256 ** np.arange(channels, dtype=np.uint32))] = True
+    for row in colour:  # never a wide copy of the whole
+        seen[row.astype(np.uint32) @ (256 ** np.arange(channels, dtype=np.uint32))] = True
     return np.count_nonzero(seen) > FEW_COLOURS[channels]
 
 

@@ -50,8 +50,8 @@ def encode(
     with execution("cpu", threads):
         model = weights.load_lossless(weights.default_path(lossless=True))
         height, width, channels = pixels.shape
-        colour = np.repeat(pixels, CHANNELS // channels, axis=2)
-        fitted = net.fit_linear(torch.from_numpy(np.ascontiguousarray(colour)).permute(2, 0, 1)).numpy()
+        colour = pixels if channels == CHANNELS else np.repeat(pixels, CHANNELS, axis=2)
+        fitted = net.fit_linear(torch.tensor(colour).permute(2, 0, 1)).numpy()
         choices = [fitted] if height * width > SMALL else [fitted, None]
         sections = [_write(model, colour, channels, coefficients, Stack) for coefficients in choices]
         return model.model_id, min(sections, key=len)
@@ -188,7 +188,7 @@ class _Group:
         """Write the tiles of a picture H×W×3 into the canvases, with margins and residuals: for an encoder."""
         for number, tile in enumerate(self.tiles):
             part = pixels[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
-            padded = net.canvas(torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1).double())
+            padded = net.canvas(torch.tensor(part).permute(2, 0, 1).double())
             base = net.predict_linear(net.neighbours_of(padded[None], net.LINEAR), self.coefficients)
             canvas = self.levels[number * self.area : (number + 1) * self.area].reshape(-1, self.stride, CHANNELS)
             canvas[: padded.shape[1], : padded.shape[2]] = padded.permute(1, 2, 0).numpy()

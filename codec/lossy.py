@@ -37,7 +37,10 @@ _SETTING = struct.Struct("<IIH")
 SYMBOL_MAX = 1 << 18  # largest residual magnitude that is coded
 
 
-BLOCK = 2048  # pixels, a multiple of TILE: what is coded at once
+# Pixels a side, multiples of TILE: what is coded at once. Smaller blocks need less memory and more time, for their
+# surroundings: they are for pictures that fill the memory themselves.
+BLOCK, SMALL_BLOCK = 2048, 1024
+HUGE = 2**25  # pixels of a picture from which on blocks are small
 # Surroundings in pixels. What the transforms see of a tile, and what decides its means (three hyper-latents: five context
 # steps see 112 pixels, the hyper-features 48): no less than that, so that blocks leave no seam. An encoder may look less
 # far: its choice of symbols is then a little worse, at the seams, than it could be, and what they decode to is the same.
@@ -64,7 +67,7 @@ def encode(
     streams: dict[Tile, tuple[bytes, int]] = {}
     with execution(device, threads) as place:
         model = weights.load(weights.default_path(), place)
-        for block in whole(height, width).cut(BLOCK):
+        for block in whole(height, width).cut(_block_size(height, width)):
             seen = block.around(ENCODER_MARGIN, whole(height, width))
             encoder = Encoder(model, pixels[seen.slices(1)])
             latents = (infer or amortise)(encoder, quality)
@@ -72,6 +75,10 @@ def encode(
                 if tile.common(block):
                     streams[tile] = _write_tile(model, latents, setting, tile.inside(seen))
         return model.model_id, _join(streams[tile] for tile in layout)
+
+
+def _block_size(height: int, width: int) -> int:
+    return BLOCK if height * width < HUGE else SMALL_BLOCK
 
 
 def amortise(encoder: Encoder, quality: int) -> Latents:
@@ -105,7 +112,7 @@ def decode(
         reader = _Reader(model, latents, quality, height, width)
         size = (wanted.bottom - wanted.top) // reduce, (wanted.right - wanted.left) // reduce
         out = np.empty((*size, 3), np.uint8)
-        for block in wanted.cut(BLOCK):
+        for block in wanted.cut(_block_size(height, width)):
             to_rows, to_columns = block.inside(wanted).slices(reduce)
             out[to_rows, to_columns] = _reconstruct(reader, block, reduce)
     top, left = (top - wanted.top) // reduce, (left - wanted.left) // reduce

@@ -134,6 +134,16 @@ def test_the_smaller_way_is_taken(photo, monkeypatch):
     assert (info.ways, info.model) == ({"planes": "webp"}, "00000000")
 
 
+@pytest.mark.parametrize("mode", ["RGB", "LA"])
+def test_a_sample_of_a_large_picture_decides(photo, monkeypatch, mode):
+    monkeypatch.setattr(api, "LARGE", 1000)
+    assert codec.inspect(check(photo.convert(mode))).ways["pixels"] == "model"
+    graphics = photo.quantize(20).convert(mode)
+    assert list(codec.inspect(check(graphics)).ways) == ["planes"]
+    noise = picture("RGB", "noise", (90, 60), 1)
+    assert len(check(noise)) <= 1.01 * 90 * 60 * 3 + 50
+
+
 def test_the_model_is_not_asked_about_graphics(photo, monkeypatch):
     asked, encode = [], api._encode_by_model
 
