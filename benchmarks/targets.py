@@ -1,7 +1,7 @@
 """Targets: are ceilings kept and floors met, how closely, and at what cost?
 
     python benchmarks/targets.py FOLDER [--effort 3] [--limit N] [--threads 0]
-    python benchmarks/targets.py FOLDER --fit     with new weights: what GLANCE_RATE in rate_control.py should be
+    python benchmarks/targets.py FOLDER --fit     with new weights: writes the constants GLANCE_… of codec/rate_control.py
 
 For every image: three sizes, one rate and one PSNR, chosen from its own range of qualities. Checked on complete files
 and on decoded pixels: every ceiling holds and at least 98.5 % of it is used; every floor holds and is exceeded by at
@@ -10,6 +10,7 @@ are shown). Exit 1 if a check fails.
 """
 
 import argparse
+import re
 import sys
 import time
 from pathlib import Path
@@ -78,25 +79,65 @@ def main() -> int:
 
 
 def fit(paths: list[Path]) -> int:
-    """Regression of log(bits per pixel) on what a glance counts; never on the images of the final benchmark."""
+    """Regressions of real bytes and decibels on what a glance counts, put into codec/rate_control.py.
+
+    Never on the images of the final benchmark.
+    """
     from codec import lossy, rate_control, weights
 
-    counted, actual = [], []
+    rows, seams = [], []
     for path in paths:
         pixels = np.asarray(read_image(str(path)).convert("RGB"))
         with lossy.execution("auto", 0) as place:
-            encoder = lossy.Encoder(weights.load(weights.default_path(), place), pixels)
-            constant, slope = rate_control.GLANCE_RATE
-            size = np.log(encoder.height * encoder.width / 8)
-            expected = rate_control._glance(encoder, True)
-            for quality, value in list(zip(rate_control.GRID, expected, strict=True))[::2]:
-                data = encoder.write(encoder.quantise(encoder.analyse(int(quality)), int(quality)))
-                counted.append((value - size - constant) / slope)
-                actual.append(np.log(len(data)) - size)
-    slope, constant = np.polyfit(counted, actual, 1)
-    rest = np.std(np.array(actual) - slope * np.array(counted) - constant)
-    print(f"GLANCE_RATE = ({constant:.2f}, {slope:.3f})  # standard deviation {rest:.3f} over {len(paths)} images")
+            model = weights.load(weights.default_path(), place)
+            sample = rate_control._sample(pixels)
+            counts = [rate_control.counts(lossy.Encoder(model, part)) for part in (pixels, sample) if part is not None]
+            for place in range(0, len(rate_control.GRID), 2):
+                quality = int(rate_control.GRID[place])
+                bits, decibels = measure(model, pixels, quality)
+                density, error = (values[place] for values in counts[0])
+                rows.append((density, error, bits, decibels))
+                if sample is not None:
+                    own = counts[1][1][place], measure(model, sample, quality)[1]
+                    seams.append((quality / rate_control.QUALITY_MAX, error, decibels, *own))
+    density, error, bits, decibels = np.array(rows).T
+    slope, constant = np.polyfit(np.log(density), np.log(bits), 1)
+    rest = np.std(np.log(bits) - slope * np.log(density) - constant)
+    true = 255**2 * 10 ** (-decibels / 10)
+
+    def scatter(ratio: float) -> float:  # of the logarithm of the error, if GLANCE_LOST is so many GLANCE_ERROR
+        return float(np.std(np.log(true) - np.log(error + ratio)))
+
+    ratio = min(np.geomspace(1e-3, 10, 200), key=scatter)
+    factor = float(np.exp(np.mean(np.log(true) - np.log(error + ratio))))
+    place, error, decibels, own, sampled = np.array(seams).T
+    correction = decibels - sampled - 10 * np.log10((own + ratio) / (error + ratio))
+    rise, start = np.polyfit(place, correction, 1)
+    found = {
+        "GLANCE_RATE": f"({constant:.2f}, {slope:.3f})",
+        "GLANCE_ERROR": f"{factor:.2f}",
+        "GLANCE_LOST": f"{factor * ratio:.2f}",
+        "GLANCE_SEAMS": f"({start:.2f}, {rise:.2f})",
+    }
+    source = Path(rate_control.__file__)
+    text = source.read_text("utf-8")
+    for name, value in found.items():
+        print(f"{name} = {value}")
+        text, count = re.subn(rf"^{name} = [^#\n]*(?=  #)", f"{name} = {value}", text, flags=re.MULTILINE)
+        assert count == 1, f"{name} is not where it was"
+    source.write_text(text, "utf-8")
+    scatters = f"log-rate {rest:.3f}, PSNR {10 / np.log(10) * scatter(ratio):.2f} dB, with a sample {np.std(correction - rise * place - start):.2f} dB"
+    print(f"standard deviations over {len(paths)} images: {scatters}; written to {source.name}")
     return 0
+
+
+def measure(model, pixels: np.ndarray, quality: int) -> tuple[float, float]:
+    """Bits per pixel, and PSNR, of one amortised pass."""
+    from codec import lossy
+
+    encoder = lossy.Encoder(model, pixels)
+    latents = lossy.amortise(encoder, quality)
+    return 8 * len(encoder.write(latents)) / pixels[..., 0].size, psnr(pixels, encoder.picture(latents))
 
 
 def timed(image, *arguments, **options) -> tuple[bytes, float]:

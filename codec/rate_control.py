@@ -1,13 +1,15 @@
 """From what is asked for (a quality, a size, a PSNR) to a file (floor 5).
 
 A target is met by a search over the continuous quality. Sizes and PSNR are nearly linear in the quality (bytes in the
-logarithm), and a glance at the linear part of the transform says where to begin; near its end the search keeps the
-latents of the last analysis and only scales them. What is compared with the target is always real: the length of the
-complete file, and the pixels that it decodes to.
+logarithm), and a glance at the linear part of the transform says where to begin, for a PSNR corrected by squares from
+all over the picture. Attempts that are likely to miss are drafts, at half precision where that is faster. Near its end
+the search keeps the latents of the last analysis and only scales them. What is accepted is always real: the length of
+the complete file, and the pixels that it decodes to.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable
@@ -23,18 +25,22 @@ from .image import join
 from .lossy import QUALITY_MAX, Encoder, Latents
 from .metrics import psnr
 from .networks.execution import execution
-from .tiles import STRIDE, whole
+from .tiles import HYPER_STRIDE, STRIDE, whole
 
-PROBES = 10
+PROBES = 8  # and at most two more: a draft that turns out to be close, and the end of the scale
 # Accepted: files from 98.6 % of a ceiling on, PSNR up to 0.045 dB above a floor. The search aims inside that range.
 BYTES_SLACK, BYTES_AIM = 0.014, 0.006
 PSNR_SLACK, PSNR_AIM = 0.045, 0.02
 PSNR_MARGIN = 0.002  # dB: another machine decodes pixels that differ by a level here and there
-NEAR = 800  # hundredths of quality over which the latents of one analysis are as good as new ones
-# What a glance predicts: log(bits per pixel) from log(non-zero linear latents per pixel): benchmarks/targets.py --fit.
-GLANCE_RATE = (1.93, 1.07)
-GLANCE_ERROR = 1.55  # true squared error over that of rounding the linear latents,
-GLANCE_LOST = 1.2  # and what no rate removes, in 8-bit levels²
+# Attempts are drafts until one is no further than NEARBY times the slack from the aim, and at most the first DRAFTS.
+NEARBY, DRAFTS = 12, 3
+NEAR = 300  # hundredths of quality over which the latents of one analysis are nearly as good as new ones
+# What a glance predicts. They belong to the weights: `benchmarks/targets.py FOLDER --fit` writes these four lines.
+GLANCE_RATE = (1.80, 1.085)  # log(bits per pixel) from log(non-zero linear latents per pixel)
+GLANCE_ERROR = 1.13  # true squared error over that of rounding the linear latents,
+GLANCE_LOST = 1.34  # and what no rate removes, in 8-bit levels²
+GLANCE_SEAMS = (0.54, -0.70)  # dB that a sample loses at its seams, at quality 0, and what is added up to 100
+SAMPLED = 6  # a sample has one pixel in so many, in squares
 
 
 @dataclass(frozen=True)
@@ -75,14 +81,12 @@ def encode(
         return pack(model_id, quality, section)
     with execution(device, threads) as place:
         encoder = Encoder(weights.load(weights.default_path(), place), colour)
-        reference = join(colour, None, gray=True) if gray else colour
 
         def file(latents: Latents) -> bytes:
             return pack(encoder.model.model_id, latents.quality, encoder.write(latents))
 
         def decibels(latents: Latents) -> float:
-            picture = encoder.picture(latents)
-            return psnr(reference, join(picture, None, gray=True) if gray else picture)
+            return _decibels(encoder, latents, colour, gray)
 
         if target.bytes is not None:
             goal = _Goal(math.log(max(target.bytes, 0.5)), BYTES_AIM, BYTES_SLACK, ceiling=True)
@@ -92,11 +96,16 @@ def encode(
             goal = _Goal(target.psnr + PSNR_MARGIN, PSNR_AIM, PSNR_SLACK, ceiling=False)
             measure, make = decibels, lambda latents: latents
         curve = _glance(encoder, target.bytes is not None)
+        if target.psnr is not None:
+            curve = curve + _sampled(encoder.model, colour, curve, goal.aimed, gray)
         analyses = _Analyses(encoder)
 
         def search_at(level: int, curve: np.ndarray, probes: int) -> _Search:
-            def attempt(q: int) -> tuple[object, float]:
-                result = make(refine.refine(encoder, analyses.at(q), q, level, progress))
+            def attempt(q: int, draft: bool) -> tuple[object, float]:
+                y = analyses.at(q)
+                with lossy.transform_precision(place) if draft else contextlib.nullcontext():
+                    latents = refine.refine(encoder, y, q, level, progress)
+                result = make(latents)
                 return result, measure(result)
 
             return _Search(goal, curve, attempt, probes).run()
@@ -107,6 +116,11 @@ def encode(
         if found.best is None:
             raise TargetError(_unreachable(target, found))
         return found.best if target.bytes is not None else file(found.best)
+
+
+def _decibels(encoder: Encoder, latents: Latents, colour: np.ndarray, gray: bool) -> float:
+    """PSNR of what a decoder will show."""
+    return psnr(join(colour, None, gray=gray), join(encoder.picture(latents), None, gray=gray))
 
 
 def _unreachable(target: Target, found: _Search) -> str:
@@ -137,26 +151,57 @@ GRID = np.linspace(0, QUALITY_MAX, 11)
 
 def _glance(encoder: Encoder, of_bytes: bool) -> np.ndarray:
     """Rough log(bytes), or PSNR in dB, at the qualities of GRID; the shape of the curve is better known than its height."""
-    network = encoder.network
     pixels = encoder.height * encoder.width
-    if not hasattr(network.analysis, "linear"):
+    if not hasattr(encoder.network.analysis, "linear"):
         return np.linspace(math.log(0.1 * pixels / 8), math.log(2 * pixels / 8), len(GRID)) if of_bytes else GRID / 700 + 28
+    density, error = counts(encoder)
+    if of_bytes:
+        values = GLANCE_RATE[0] + GLANCE_RATE[1] * np.log(density) + math.log(pixels / 8)
+    else:
+        values = -10 * np.log10((GLANCE_ERROR * error + GLANCE_LOST) / 255**2)
+    return np.maximum.accumulate(values) + np.arange(len(GRID)) * 1e-6
+
+
+def counts(encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
+    """At the qualities of GRID, with the linear transforms alone, in every second column of patches: rounded latents a
+    pixel that are not zero, and the squared error of the picture, in 8-bit levels, that the rounding makes."""
+    network = encoder.network
     patches = F.pixel_unshuffle(encoder.x - 0.5, STRIDE)[:, :, :, ::2]
     y = F.conv2d(patches, network.analysis.linear[:, :, None, None])
     weight = 255**2 * network.synthesis.linear.square().sum(0)[:, None, None]
-    count = patches[0, 0].numel() * 3 * STRIDE**2  # samples
-    values = []
+    samples = patches.numel()
+    density, error = [], []
     for quality in GRID:
         t = lossy.position(encoder.model, int(quality))
         gained = y * network.gain(t)
         rounded = gained.round()
-        if of_bytes:
-            density = (float(rounded.count_nonzero()) + 1) * 3 / count
-            values.append(GLANCE_RATE[0] + GLANCE_RATE[1] * math.log(density) + math.log(pixels / 8))
-        else:
-            error = float((((rounded - gained) * network.log_inverse_gain(t).exp()).square() * weight).sum())
-            values.append(-10 * math.log10((GLANCE_ERROR * error / count + GLANCE_LOST) / 255**2))
-    return np.maximum.accumulate(np.array(values)) + np.arange(len(GRID)) * 1e-6
+        density.append((float(rounded.count_nonzero()) + 1) * 3 / samples)
+        error.append(float((((rounded - gained) * network.log_inverse_gain(t).exp()).square() * weight).sum()) / samples)
+    return np.array(density), np.array(error)
+
+
+def _sample(pixels: np.ndarray) -> np.ndarray | None:
+    """Squares from all over a picture H×W×3, side by side; None of a small one, where it does not pay."""
+    side = HYPER_STRIDE
+    count = min(8, round(math.sqrt(pixels[..., 0].size / SAMPLED) / side))  # in a row
+    if count < 3 or min(pixels.shape[:2]) < count * side:
+        return None
+    rows, columns = (np.linspace(0, size - side, count).astype(int) for size in pixels.shape[:2])
+    return np.vstack([np.hstack([pixels[y : y + side, x : x + side] for x in columns]) for y in rows])
+
+
+def _sampled(model: weights.LossyModel, colour: np.ndarray, curve: np.ndarray, aimed: float, gray: bool) -> float:
+    """What to add to the PSNR that a glance gives, around the quality where it says `aimed`."""
+    pixels = _sample(colour)
+    if pixels is None:
+        return 0.0
+    quality = round(float(np.interp(aimed, curve, GRID)))
+    encoder = Encoder(model, pixels)
+    with lossy.transform_precision(model.device):
+        latents = lossy.amortise(encoder, quality)
+    value = _decibels(encoder, latents, pixels, gray)
+    expected = float(np.interp(quality, GRID, _glance(encoder, False)))
+    return value - expected + GLANCE_SEAMS[0] + GLANCE_SEAMS[1] * quality / QUALITY_MAX
 
 
 @dataclass(frozen=True)
@@ -182,14 +227,16 @@ class _Goal:
 class _Search:
     """Quality, in hundredths, whose value comes closest to a goal and reaches it.
 
-    curve: expected values at GRID. `attempt(quality)` gives (result, value). Every attempt shifts the curve through
-    what was measured; once two attempts enclose the goal, the curve is bent to pass through both.
+    curve: expected values at GRID. `attempt(quality, draft)` gives (result, value), for a draft only roughly, and its
+    result is not used. Every attempt shifts the curve through what was measured; once two attempts enclose the goal, the
+    curve is bent to pass through both.
     `best` is the best result that reaches the goal, or None; `nearest` the (quality, value) nearest to the goal.
     """
 
-    def __init__(self, goal: _Goal, curve: np.ndarray, attempt: Callable[[int], tuple[object, float]], probes: int):
+    def __init__(self, goal: _Goal, curve: np.ndarray, attempt: Callable[[int, bool], tuple[object, float]], probes: int):
         self.goal, self.curve, self.attempt, self.probes = goal, curve, attempt, probes
         self.known: dict[int, float] = {}
+        self.drafts: dict[int, float] = {}
         self.best, self.best_value = None, math.nan
 
     def run(self) -> _Search:
@@ -197,7 +244,11 @@ class _Search:
             quality = self._next()
             if quality is None:
                 break
-            result, value = self.attempt(quality)
+            if self._rough() and quality not in self.drafts:
+                _, self.drafts[quality] = self.attempt(quality, True)
+                if not self.goal.close(self.drafts[quality]):
+                    continue
+            result, value = self.attempt(quality, False)
             self.known[quality] = value
             better = self.best is None or abs(value - self.goal.value) < abs(self.best_value - self.goal.value)
             if self.goal.reached(value) and better:
@@ -207,14 +258,27 @@ class _Search:
         if self.best is None:  # the last resort: the end of the scale that is likeliest to reach it
             end = 0 if self.goal.ceiling else QUALITY_MAX
             if end not in self.known:
-                result, self.known[end] = self.attempt(end)
+                result, self.known[end] = self.attempt(end, False)
                 if self.goal.reached(self.known[end]):
                     self.best, self.best_value = result, self.known[end]
         return self
 
     @property
     def nearest(self) -> tuple[int, float]:
-        return min(self.known.items(), key=lambda item: abs(item[1] - self.goal.value))
+        return min((self.known or self.drafts).items(), key=lambda item: abs(item[1] - self.goal.value))
+
+    def _rough(self) -> bool:
+        """Whether a draft tells enough."""
+        return not self.known and len(self.drafts) < DRAFTS and not any(map(self._nearby, self.drafts.values()))
+
+    def _nearby(self, value: float) -> bool:
+        return abs(value - self.goal.aimed) <= NEARBY * self.goal.slack
+
+    @property
+    def _points(self) -> dict[int, float]:
+        """What was measured; drafts near the goal, where they are too rough, only as long as there is nothing else."""
+        drafts = {q: value for q, value in self.drafts.items() if not (self.known and self._nearby(value))}
+        return drafts | self.known
 
     @property
     def shift(self) -> float:
@@ -230,30 +294,28 @@ class _Search:
         return float(np.interp(value, self.curve, GRID))
 
     def _next(self) -> int | None:
-        aimed = self.goal.aimed
-        below = max((q for q, value in self.known.items() if value < aimed), default=None)
-        above = min((q for q, value in self.known.items() if value >= aimed), default=None)
+        aimed, known = self.goal.aimed, self._points
+        below = max((q for q, value in known.items() if value < aimed), default=None)
+        above = min((q for q, value in known.items() if value >= aimed), default=None)
+        step = 2 ** len(known)  # at least: values need not rise with every hundredth
         if below is not None and above is not None:
             if above <= below:  # not monotone at this scale: step further towards the safe side
-                safe = min(self.known) if self.goal.ceiling else max(self.known)
-                if self.goal.reached(self.known[safe]):
+                safe = min(known) if self.goal.ceiling else max(known)
+                if self.goal.reached(known[safe]):
                     return None
-                guess = safe + (-5 if self.goal.ceiling else 5)
+                guess = safe + (-step if self.goal.ceiling else step)
                 return guess if 0 <= guess <= QUALITY_MAX else None
             # The curve's error at both ends, interpolated.
-            low, high = (self.known[q] - self._expected(q) for q in (below, above))
+            low, high = (known[q] - self._expected(q) for q in (below, above))
             inner = np.linspace(below, above, 65)
             values = np.interp(inner, GRID, self.curve) + np.linspace(low, high, 65)
             guess = round(float(np.interp(aimed, np.maximum.accumulate(values), inner)))
             guess = min(max(guess, below + 1), above - 1)
             return guess if below < guess < above else None
-        if not self.known:
+        if not known:
             return round(self._solve(aimed))
-        quality, value = self.nearest
-        guess = round(self._solve(aimed - value + self._expected(quality)))
-        if below is None:  # everything measured is too high
-            guess = min(guess, min(self.known) - 1)
-        else:
-            guess = max(guess, max(self.known) + 1)
+        quality = min(known) if below is None else max(known)
+        guess = round(self._solve(aimed - known[quality] + self._expected(quality)))
+        guess = min(guess, quality - step) if below is None else max(guess, quality + step)
         guess = min(max(guess, 0), QUALITY_MAX)
         return None if guess in self.known else guess
