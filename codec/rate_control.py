@@ -108,7 +108,8 @@ def encode(
                 result = make(latents)
                 return result, measure(result)
 
-            return _Search(goal, curve, attempt, probes).run()
+            drafts = DRAFTS if level <= refine.CHEAP else 0  # at a high effort a draft costs as much
+            return _Search(goal, curve, attempt, probes, drafts).run()
 
         found = search_at(min(effort, refine.CHEAP), curve, PROBES)
         if effort > refine.CHEAP and found.best is not None:
@@ -233,8 +234,10 @@ class _Search:
     `best` is the best result that reaches the goal, or None; `nearest` the (quality, value) nearest to the goal.
     """
 
-    def __init__(self, goal: _Goal, curve: np.ndarray, attempt: Callable[[int, bool], tuple[object, float]], probes: int):
-        self.goal, self.curve, self.attempt, self.probes = goal, curve, attempt, probes
+    def __init__(
+        self, goal: _Goal, curve: np.ndarray, attempt: Callable[[int, bool], tuple[object, float]], probes: int, drafts: int
+    ):
+        self.goal, self.curve, self.attempt, self.probes, self.most_drafts = goal, curve, attempt, probes, drafts
         self.known: dict[int, float] = {}
         self.drafts: dict[int, float] = {}
         self.best, self.best_value = None, math.nan
@@ -269,7 +272,7 @@ class _Search:
 
     def _rough(self) -> bool:
         """Whether a draft tells enough."""
-        return not self.known and len(self.drafts) < DRAFTS and not any(map(self._nearby, self.drafts.values()))
+        return not self.known and len(self.drafts) < self.most_drafts and not any(map(self._nearby, self.drafts.values()))
 
     def _nearby(self, value: float) -> bool:
         return abs(value - self.goal.aimed) <= NEARBY * self.goal.slack

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import codec
-from codec import lossy, rate_control, weights
+from codec import lossy, rate_control, refine, weights
 from codec.metrics import psnr
 from codec.networks.execution import execution
 from codec.rate_control import GRID, _Goal, _Search
@@ -64,11 +64,10 @@ def test_more_bytes_than_the_best_quality_needs_give_the_best_quality(photo):
     assert codec.compress(photo, target_psnr=1) == codec.compress(photo, 0)
 
 
-def search(goal: _Goal, truth, curve=GRID / 1000, probes=10) -> _Search:
+def search(goal: _Goal, truth, curve=GRID / 1000) -> _Search:
     """Drafts are off by a little, and their results must not be used."""
-    return _Search(
-        goal, curve, lambda q, draft: (None, truth(q) + 0.01 * math.sin(9 * q)) if draft else (q, truth(q)), probes
-    ).run()
+    attempt = lambda q, draft: (None, truth(q) + 0.01 * math.sin(9 * q)) if draft else (q, truth(q))
+    return _Search(goal, curve, attempt, rate_control.PROBES, rate_control.DRAFTS).run()
 
 
 @pytest.mark.parametrize("ceiling", [True, False])
@@ -95,6 +94,23 @@ def test_a_plateau_with_ripples_is_crossed():
     for ceiling, value in ((True, 4.5), (False, 5.9)):
         found = search(_Goal(value, 0.05, 0.12, ceiling=ceiling), lambda q: 5.2 + ripple(q) if 4700 < q < 5700 else q / 1000)
         assert found.best is not None and abs(found.best / 1000 - value) <= 0.12
+
+
+def test_a_high_effort_makes_no_drafts(photo, monkeypatch):
+    """They would cost as much as what is kept."""
+    made = []
+    attempt = _Search.run
+
+    def run(self):
+        found = attempt(self)
+        made.append((len(found.drafts), len(found.known)))
+        return found
+
+    monkeypatch.setattr(_Search, "run", run)
+    monkeypatch.setattr(refine, "PHASES", {5: (2, 0.4)})
+    codec.compress(photo, target_bytes=900, effort=5)
+    (first, second), (none, few) = made
+    assert first >= 1 and none == 0 and 1 <= few <= 5
 
 
 def test_drafts_and_samples_are_rough_but_right(photo):
