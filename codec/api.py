@@ -251,9 +251,13 @@ def _smaller(pixels: np.ndarray, mode: str, ways: list, run: dict) -> tuple[byte
 
 
 def _sample(pixels: np.ndarray) -> np.ndarray:
-    """Sixteen squares of 256×256 from all over a picture: 1024×1024."""
-    rows, columns = (np.linspace(0, max(0, side - 256), 4).astype(int) for side in pixels.shape[:2])
-    return np.vstack([np.hstack([pixels[y : y + 256, x : x + 256] for x in columns]) for y in rows])
+    """Sixteen pieces of at most 256×256 from all over a picture, none of it twice, side by side."""
+    (top, height), (left, width) = (
+        (np.linspace(0, side - piece, 4).astype(int), piece)
+        for side in pixels.shape[:2]
+        for piece in [max(1, min(256, side // 4))]
+    )
+    return np.vstack([np.hstack([pixels[y : y + height, x : x + width] for x in left]) for y in top])
 
 
 def _generic(pixels: np.ndarray, mode: str, rival: None, *, effort: int, **run) -> tuple[bytes, dict[Tag, bytes]]:

@@ -222,3 +222,11 @@ def test_soap_is_adam_where_there_are_no_directions():
             weight.grad = weight.detach() ** 3 - 0.1
             optimiser.step()
     assert torch.allclose(*weights, atol=1e-5)
+
+
+def test_some_crops_have_flat_parts_in_whole_levels(folder):
+    """What no photograph shows must be seen in training all the same: a network may make anything of it."""
+    crops = ImageFolder(folder, minimum=64).crops(200, 64, np.random.default_rng(0))
+    pieces = crops.unfold(2, 16, 16).unfold(3, 16, 16).flatten(4)  # 200×3×4×4×256
+    flat = (pieces.amax(4) == pieces.amin(4)).all(1).flatten(1)
+    assert 0.03 < flat.any(1).float().mean() < 0.3 and flat.all(1).any()

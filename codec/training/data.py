@@ -29,6 +29,28 @@ def _read(path: Path) -> Tensor | None:
         return None
 
 
+def _flattened(crop: Tensor, rng: np.random.Generator) -> Tensor:
+    """A crop 3×S×S with flat parts: clipped levels, or a rectangle of one colour or of a ramp, up to all of it.
+
+    Photographs have few perfectly flat areas, and what a network makes of them without having seen any is anything.
+    """
+    if rng.random() < 0.3:
+        gain, offset = rng.uniform(1.2, 3), rng.uniform(-0.7, 0.7)
+        return ((crop - 0.5) * gain + 0.5 + offset).clamp(0, 1).mul(255).round().div(255)
+    size = crop.shape[1]
+    height, width = (min(size, int(size * side)) for side in rng.uniform(0.3, 1.5, 2))
+    top, left = int(rng.integers(size - height + 1)), int(rng.integers(size - width + 1))
+    colours = (rng.random(3), np.full(3, rng.random()), rng.integers(0, 2, 3), np.full(3, rng.integers(0, 2)), np.full(3, 0.5))
+    colour = torch.tensor(np.array(colours[rng.integers(len(colours))], np.float32)).view(3, 1, 1).to(crop.device)
+    if rng.random() < 0.3:
+        slope = rng.normal(0, 0.5 / size, 2)
+        ramp = np.arange(height)[:, None] * slope[0] + np.arange(width) * slope[1]
+        colour = (colour + torch.from_numpy(ramp.astype(np.float32)).to(crop.device)).clamp(0, 1)
+    crop = crop.clone()
+    crop[:, top : top + height, left : left + width] = colour.mul(255).round().div(255)
+    return crop
+
+
 class ImageFolder:
     """Images of a folder as uint8 3×H×W tensors, split into training and held-back ones by file name.
 
@@ -60,7 +82,8 @@ class ImageFolder:
 
     def crops(self, count: int, size: int, rng: np.random.Generator) -> Tensor:
         """Random crops, count×3×size×size float32 in [0, 1]: images drawn by area, flipped or transposed at random,
-        a third of them from a larger window that is scaled down (hides source artefacts, multiplies the data)."""
+        a third of them from a larger window that is scaled down (hides source artefacts, multiplies the data), and every
+        seventh with flat parts."""
         batch = []
         for index in rng.choice(len(self.train), count, p=self.weights):
             image = self.train[index]
@@ -76,6 +99,8 @@ class ImageFolder:
                 crop = crop.flip(2)
             if rng.random() < 0.25:
                 crop = crop.transpose(1, 2)
+            if rng.random() < 0.15:
+                crop = _flattened(crop, rng)
             batch.append(crop)
         return torch.stack(batch)
 
