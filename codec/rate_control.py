@@ -300,7 +300,7 @@ class _Search:
         aimed, known = self.goal.aimed, self._points
         below = max((q for q, value in known.items() if value < aimed), default=None)
         above = min((q for q, value in known.items() if value >= aimed), default=None)
-        step = 2 ** len(known)  # at least: values need not rise with every hundredth
+        step = 3 ** len(known)  # at least: values need not rise with every hundredth
         if below is not None and above is not None:
             if above <= below:  # not monotone at this scale: step further towards the safe side
                 safe = min(known) if self.goal.ceiling else max(known)
