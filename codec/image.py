@@ -1,5 +1,6 @@
 """Pictures in memory: what the codec accepts, and the one form that everything above and below works on."""
 
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,7 @@ LAYOUTS = {mode: (channels, 8) for channels, mode in MODES.items()}  # mode: cha
 LAYOUTS |= {mode: (channels, 16) for channels, mode in DEEP_MODES.items()}
 LAYOUTS |= {"1": (1, 1), "P": (1, 8), "PA": (2, 8), "I;16B": (1, 16), "I": (1, 16)}
 PALETTE_MODES = ("P", "PA")
+STRIP = 512  # rows that go to and from Pillow at once
 MAX_PIXELS = 2**28  # default cap, 268 megapixels: 0.8 GB as 8-bit RGB
 
 
@@ -87,7 +89,7 @@ def _picture(image: Image.Image) -> Picture:
         raise ImageError(
             f"images of mode {image.mode} cannot be coded by this version: convert with image.convert({better!r})"
         )
-    return Picture(_channels(np.asarray(image)), image.mode)
+    return Picture(_pixels(image), image.mode)
 
 
 def _exact_picture(image: Image.Image) -> Picture:
@@ -96,7 +98,7 @@ def _exact_picture(image: Image.Image) -> Picture:
     mode = image.mode
     if mode not in LAYOUTS:
         raise ImageError(f"images of mode {mode} cannot be coded without loss: convert with image.convert('RGB')")
-    pixels = _channels(np.asarray(image))
+    pixels = _pixels(image)
     if mode == "I" and not (0 <= pixels.min() and pixels.max() <= 0xFFFF):
         raise ImageError(f"samples from {pixels.min()} to {pixels.max()}: of mode I only 0 to 65535 can be coded")
     palette = None
@@ -123,8 +125,18 @@ def _check_not_empty(width: int, height: int) -> None:
         raise ImageError(f"a picture without pixels: {width}×{height}")
 
 
-def _channels(pixels: np.ndarray) -> np.ndarray:
+def _pixels(image: Image.Image) -> np.ndarray:
+    """H×W×C. In strips: Pillow copies what it hands over, and of a large picture twice is too often."""
+    strips = (np.asarray(image.crop((0, top, image.width, bottom))) for top, bottom in _strips(image.height))
+    first = next(strips)
+    pixels = np.empty((image.height, *first.shape[1:]), first.dtype)
+    for (top, bottom), strip in zip(_strips(image.height), itertools.chain([first], strips), strict=True):
+        pixels[top:bottom] = strip
     return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
+
+
+def _strips(height: int) -> list[tuple[int, int]]:
+    return [(top, min(top + STRIP, height)) for top in range(0, height, STRIP)]
 
 
 def _transparency(value):
@@ -155,7 +167,9 @@ def to_pil(picture: Picture) -> Image.Image | np.ndarray:
     if mode in DEEP_MODES.values() and mode != "I;16":
         return pixels
     if mode in MODES.values():
-        image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        image = Image.new(mode, pixels.shape[1::-1])
+        for top, bottom in _strips(len(pixels)):  # as in `_pixels`
+            image.paste(Image.fromarray(pixels[top:bottom, :, 0] if mode == "L" else pixels[top:bottom]), (0, top))
     else:
         height, width, _ = pixels.shape
         if mode == "1":
