@@ -57,8 +57,10 @@ def compress(
 ) -> bytes:
     """The compressed file.
 
-    image: a PIL image of mode L, LA, RGB or RGBA, or a uint8 array H×W or H×W×1..4; with `lossless` also a PIL image
-        of mode 1, P, PA, I;16, I;16B or I (0 to 65535), or a uint16 array.
+    image: a PIL image, or an array H×W or H×W×1..4 of uint8, with `lossless` also of uint16. Lossy files hold 8-bit gray or
+        colour, with or without alpha: other modes are converted (docs/INPUTS.md), those of more bits are refused. Alpha is
+        kept exactly, the colours under full transparency are not. With `lossless`, modes 1, L, LA, P, PA, RGB, RGBA,
+        I;16, I;16B and I (0 to 65535).
     quality: 0 to 100, continuous, higher is better; counted in hundredths. 100 is the best lossy point.
     lossless: every pixel, palette and transparent colour comes back as it was.
     effort: 1 to 9, higher is slower; the decoder is not affected.

@@ -24,7 +24,7 @@ from typing import TextIO
 
 import numpy as np
 
-from . import __version__, api, imagefile
+from . import __version__, api, conversion, imagefile
 from .errors import CodecError, ImageError
 
 SUFFIX = ".lic"
@@ -103,9 +103,7 @@ def _load_compress(parser: argparse.ArgumentParser) -> Callable:
 def _compress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes, str]:
     if imagefile.is_image_name(target):
         raise FileExistsError(f"{target} exists and is an image by its name: remove it first, or take another name")
-    image = imagefile.read_image(
-        source, first_frame=args.first_frame, exact=args.lossless, max_pixels=args.max_pixels
-    )
+    image = imagefile.read_image(source, first_frame=args.first_frame, max_pixels=args.max_pixels)
     data = api.compress(
         image,
         api.DEFAULT_QUALITY if args.quality is None else args.quality,
@@ -123,7 +121,8 @@ def _compress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes
         api.verify(data, image, device=args.device, threads=args.threads, max_pixels=args.max_pixels)
     info = api.inspect(data)
     parts = f"  ({_parts(info)})" if args.verbose else ""
-    return data, f"{_grouped(info.bytes)} B  {info.bpp:.3f} bpp{parts}"
+    note = "" if args.lossless else conversion.needed(image)
+    return data, f"{_grouped(info.bytes)} B  {info.bpp:.3f} bpp{parts}{note and '  ' + note}"
 
 
 def _dropped_metadata(args: argparse.Namespace) -> dict[str, bytes]:

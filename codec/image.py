@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
+from . import conversion
 from .errors import ImageError, LimitError
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of 8-bit pixels, by number of channels
@@ -49,15 +50,19 @@ def from_input(
 ) -> Picture:  # fmt: skip
     """The Picture of a PIL image or of an array H×W or H×W×1..4 of uint8, with `lossless` also of uint16.
 
-    Metadata that is None is taken from the PIL image's `info`; b"" drops it. A transparent colour (`tRNS` of PNG)
-    becomes an alpha channel, but with `lossless` stays what it is. ImageError for pixels that cannot be coded,
-    TypeError for anything but an image.
+    Metadata that is None is taken from the PIL image's `info`; b"" drops it. Without `lossless`, the image becomes 8-bit
+    gray or colour with or without alpha (`conversion.converted`), and colours under full transparency are replaced by
+    others that cost less. ImageError for pixels that cannot be coded, TypeError for anything but an image.
     """
     given = {"icc_profile": icc_profile, "exif": exif, "xmp": xmp}
     if isinstance(image, Image.Image):
-        info, picture = image.info, (_exact_picture if lossless else _picture)(image)
+        _load(image)
+        image = image if lossless else conversion.converted(image)
+        info, picture = _with_resolution(image.info), (_exact_picture if lossless else _picture)(image)
     elif isinstance(image, np.ndarray):
         info, picture = {}, _picture_of_array(image, lossless)
+        if not lossless and picture.mode.endswith("A"):
+            picture = replace(picture, pixels=conversion.fill_hidden(picture.pixels))
     else:
         raise TypeError(f"image must be a PIL image or a NumPy array, not {type(image).__name__}")
     return replace(picture, **{key: _metadata(key, value, info) for key, value in given.items()})
@@ -80,21 +85,13 @@ def _picture_of_array(array: np.ndarray, lossless: bool) -> Picture:
 
 
 def _picture(image: Image.Image) -> Picture:
-    """For lossy coding: 8-bit gray or colour, with or without alpha."""
-    _load(image)
-    if image.mode in ("L", "RGB") and "transparency" in image.info:
-        image = image.convert("LA" if image.mode == "L" else "RGBA")
-    if image.mode not in MODES.values():
-        better = "RGBA" if "transparency" in image.info or "A" in image.mode else "RGB"
-        raise ImageError(
-            f"images of mode {image.mode} cannot be coded by this version: convert with image.convert({better!r})"
-        )
-    return Picture(_pixels(image), image.mode)
+    """For lossy coding: 8-bit gray or colour, with or without alpha; colours that nobody sees are replaced."""
+    pixels = _pixels(image)
+    return Picture(pixels if image.mode in ("L", "RGB") else conversion.fill_hidden(pixels), image.mode)
 
 
 def _exact_picture(image: Image.Image) -> Picture:
     """For lossless coding: all that `to_pil` needs to make the same image."""
-    _load(image)
     mode = image.mode
     if mode not in LAYOUTS:
         raise ImageError(f"images of mode {mode} cannot be coded without loss: convert with image.convert('RGB')")
@@ -149,6 +146,32 @@ def _transparency(value):
     raise ImageError(f"transparency {value!r} cannot be kept: remove image.info['transparency'] to go on")
 
 
+# EXIF's words for dots per inch, where the picture has them and no EXIF: files need no section of their own for it.
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _INCH, _CENTIMETRE = 0x011A, 0x011B, 0x0128, 2, 3
+
+
+def _with_resolution(info: dict) -> dict:
+    """The metadata of an image; `dpi` as EXIF if there is none."""
+    dpi = info.get("dpi")
+    if info.get("exif") or not dpi or not all(0 < float(value) < 1e6 for value in dpi):
+        return info
+    exif = Image.Exif()
+    exif[_X_RESOLUTION], exif[_Y_RESOLUTION], exif[_RESOLUTION_UNIT] = float(dpi[0]), float(dpi[1]), _INCH
+    return {**info, "exif": exif.tobytes()}
+
+
+def _resolution(exif: bytes) -> dict:
+    """{"dpi": (x, y)} if EXIF has it."""
+    tags = Image.Exif()
+    try:
+        tags.load(exif)
+        x, y, unit = float(tags[_X_RESOLUTION]), float(tags[_Y_RESOLUTION]), tags.get(_RESOLUTION_UNIT, _INCH)
+    except Exception:  # EXIF is anybody's bytes, and this of its facts is a minor one
+        return {}
+    factor = {_INCH: 1, _CENTIMETRE: 2.54}.get(unit, 0)
+    return {"dpi": (x * factor, y * factor)} if 0 < x * factor < 1e6 and 0 < y * factor < 1e6 else {}
+
+
 def _metadata(key: str, value: bytes | None, info: dict) -> bytes:
     if value is None:
         value = info.get(key) or b""
@@ -183,6 +206,7 @@ def to_pil(picture: Picture) -> Image.Image | np.ndarray:
         image.info["transparency"] = picture.transparency
     image.info.update(
         {key: value for key in ("icc_profile", "exif", "xmp") if (value := getattr(picture, key))}
+        | (_resolution(picture.exif) if picture.exif else {})
     )
     return image
 

@@ -34,13 +34,13 @@ def read_bytes(name: str) -> bytes:
 
 
 def read_image(
-    name: str, *, first_frame: bool = False, exact: bool = False, max_pixels: int | None = None
+    name: str, *, first_frame: bool = False, max_pixels: int | None = None
 ) -> Image.Image:
     """The decoded picture, with ICC profile, EXIF and XMP in its `info`.
 
-    Of an animation or a document only the first frame, and only if `first_frame` says so. With `exact`, ImageError
-    for samples of 16 bits of which Pillow keeps 8. LimitError before anything
-    beyond `max_pixels` is decoded, ImageError for what Pillow cannot read, OSError as for any file.
+    Of an animation or a document only the first frame, and only if `first_frame` says so. LimitError before anything
+    beyond `max_pixels` is decoded; ImageError for what Pillow cannot read, and for samples of 16 bits of which it keeps
+    8: nothing is cut in silence. OSError as for any file.
     """
     data = read_bytes(name)
     try:
@@ -51,10 +51,10 @@ def read_image(
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
             if frames > 1 and not first_frame:
                 raise ImageError(f"{frames} frames: only the first can be coded, with --first-frame")
-            if exact and "16" not in image.mode and "I" != image.mode and _has_deep_tiles(image):
+            if "16" not in image.mode and "I" != image.mode and _has_deep_tiles(image):
                 raise ImageError(
-                    f"samples of 16 bits, of which Pillow reads 8 in mode {image.mode}: "
-                    "compress a NumPy array from Python, or convert the file to 8 bits"
+                    f"samples of 16 bits, of which Pillow reads 8 in mode {image.mode}: convert the file to 8 bits, "
+                    "or compress it from Python as a NumPy array with lossless=True"
                 )
             image.load()
             if image.format == "TIFF":
@@ -129,7 +129,7 @@ def image_bytes(image: Image.Image | np.ndarray, format: str) -> bytes:
         return buffer.getvalue()
     if isinstance(image, np.ndarray):
         raise ImageError(f"{image.shape[2]} samples of 16 bits a pixel, which Pillow cannot write: take a name in .npy")
-    options = {key: image.info[key] for key in ("icc_profile", "exif", "xmp") if key in image.info}
+    options = {key: image.info[key] for key in ("icc_profile", "exif", "xmp", "dpi") if key in image.info}
     options |= _SAVE_OPTIONS.get(format, {})
     if format == "JPEG" and "exif" in options and not options["exif"].startswith(b"Exif\0\0"):
         options["exif"] = b"Exif\0\0" + options["exif"]

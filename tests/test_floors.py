@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "codec"
 FLOORS = [  # each line may import from the lines above it
     {"errors"},
+    {"conversion"},
     {"image", "tiles", "metrics", "container", "planes", "entropy"},
     {"networks"},
     {"weights"},
@@ -21,7 +22,7 @@ FLOORS = [  # each line may import from the lines above it
     {"cli"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-WITHOUT_TORCH = {"errors", "image", "tiles", "metrics", "container", "planes", "entropy", "api", "imagefile", "cli"}
+WITHOUT_TORCH = {"errors", "conversion", "image", "tiles", "metrics", "container", "planes", "entropy", "api", "imagefile", "cli"}
 WITHOUT_TORCH |= {"pillow_plugin"}
 FACADE = ("__init__", "__main__")  # the package itself: api and errors; __main__: cli
 
