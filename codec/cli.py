@@ -267,7 +267,13 @@ def _jobs(parser: argparse.ArgumentParser, args: argparse.Namespace, suffix: str
     if args.output_dir is not None:
         if "-" in files:
             parser.error("- cannot go to --output-dir: it has no name; use -o")
-        return [(name, str(Path(args.output_dir, Path(name).stem + suffix))) for name in files]
+        jobs = [(name, str(Path(args.output_dir, Path(name).stem + suffix))) for name in files]
+        sources: dict[str, str] = {}
+        for source, target in jobs:
+            if target in sources:
+                parser.error(f"{sources[target]} and {source} would both become {target}")
+            sources[target] = source
+        return jobs
     if args.output is not None:
         files = [*files, args.output]
     if len(files) == 1:
@@ -283,13 +289,7 @@ def _each_file(parser: argparse.ArgumentParser, args: argparse.Namespace, suffix
     if folder := args.output_dir:
         if not _reported(args, folder, lambda: Path(folder).mkdir(parents=True, exist_ok=True)):
             return 1
-    writers: dict[str, str] = {}
-    clashes = {
-        source: f"not coded: its output {target} would replace that of {other}"
-        for source, target in jobs
-        if (other := writers.setdefault(target, source)) != source
-    }
-    work = [(args, convert, source, target, clashes.get(source)) for source, target in jobs]
+    work = [(args, convert, source, target) for source, target in jobs]
     progress, failures = _Progress(len(jobs), shown=not args.quiet), 0
     args.progress = progress.part if progress.terminal else None
     with _in_parallel(args, jobs) as run:
@@ -312,13 +312,11 @@ def _each_file(parser: argparse.ArgumentParser, args: argparse.Namespace, suffix
 
 def _outcome(work: tuple) -> tuple[str, str | None]:
     """Convert one file, in whatever process: (what to say, None), or ("", the lines of the error)."""
-    args, convert, source, target, clash = work
+    args, convert, source, target = work
     line, start, report = "", time.monotonic(), io.StringIO()
 
     def do() -> None:
         nonlocal line
-        if clash:
-            raise ImageError(clash)
         if source != "-" and target != "-" and Path(target).exists() and Path(target).samefile(source):
             raise FileExistsError("this file is both input and output")
         imagefile.check_output(target, overwrite=not args.no_overwrite)

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import stat
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -77,14 +78,21 @@ def _has_deep_tiles(image: Image.Image) -> bool:
     return False
 
 
+_pillow_limit = threading.Lock()
+
+
 @contextlib.contextmanager
 def _pillow_limit_off():
-    """Our own limit, which counts pixels as Pillow's does, is checked instead: one limit, one message."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    """Our own limit, which counts pixels as Pillow's does, is checked instead: one limit, one message.
+
+    Pillow's is a global: one thread at a time changes it and sets it back.
+    """
+    with _pillow_limit:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _exif_of_tiff(image: Image.Image) -> bytes:
@@ -166,6 +174,17 @@ def check_output(name: str, *, overwrite: bool) -> None:
         raise FileNotFoundError(f"{name} cannot be written: there is no directory {path.parent}")
 
 
+def _take_name(temporary: Path, path: Path) -> None:
+    """Rename unless something has that name, even if it has come this moment: FileExistsError."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links: hold the name with an empty file first
+        path.touch(exist_ok=False)
+        os.replace(temporary, path)
+
+
 def write_bytes(name: str, data: bytes, *, overwrite: bool = True) -> None:
     """All of `data` under `name`, or, whatever happens, what was there before.
 
@@ -187,9 +206,14 @@ def write_bytes(name: str, data: bytes, *, overwrite: bool = True) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if path.exists():
-            shutil.copymode(path, temporary)
-        os.replace(temporary, path)
+        if overwrite:
+            if path.exists():
+                shutil.copymode(path, temporary)
+            os.replace(temporary, path)
+        else:
+            _take_name(temporary, path)
+    except FileExistsError as error:
+        raise FileExistsError(f"{name} exists and is not to be replaced") from error
     except OSError as error:
         raise OSError(f"{name} cannot be written: {error.strerror}") from error
     finally:

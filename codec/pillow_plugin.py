@@ -57,7 +57,8 @@ class LicImageFile(ImageFile.ImageFile):
         if self._pending:
             self.fp.seek(self._start)
             try:
-                image = api.decompress(self.fp.read())
+                # Image.open has checked the size against Image.MAX_IMAGE_PIXELS, which is the caller's to set.
+                image = api.decompress(self.fp.read(), max_pixels=self.width * self.height)
             except CodecError as error:
                 raise OSError(str(error)) from error
             self.im, self.palette = image.im, image.palette

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import codec
-from codec import api, cli
+from codec import api, cli, imagefile
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
 ROOT = Path(__file__).parent.parent
@@ -98,12 +98,25 @@ def test_a_bad_file_is_reported_and_the_rest_go_on(folder, capsys):
     assert os.listdir("out") == ["in.lic"]
 
 
-def test_two_inputs_with_one_output_name_do_not_replace_each_other(folder, capsys):
+@pytest.mark.parametrize("names", [("in.png", "in.webp"), ("in.png", "in.png")])
+def test_two_inputs_with_one_output_name_are_refused_before_any_work(folder, capsys, names):
     Image.open("in.png").save("in.webp")
-    check_run(
-        capsys, "compress", "in.png", "in.webp", "--output-dir", "out", "--quiet", status=1,
-        err=r"error: in\.webp: .*out/in\.lic would replace that of in\.png\n",
-    )  # fmt: skip
+    assert run("compress", *names, "--output-dir", "out") == 2 and not Path("out").exists()
+    assert f"{names[0]} and {names[1]} would both become out/in.lic" in capsys.readouterr().err
+
+
+def test_a_file_that_appears_during_the_work_is_not_replaced(folder, monkeypatch):
+    monkeypatch.setattr(imagefile, "check_output", lambda name, overwrite: None)  # as if it came after the check
+    Path("out.bin").write_bytes(b"theirs")
+    for links in (True, False):
+        with monkeypatch.context() as patch:
+            if not links:
+                patch.setattr("os.link", lambda *names: (_ for _ in ()).throw(PermissionError(1, "no links here")))
+            with pytest.raises(FileExistsError, match="not to be replaced"):
+                imagefile.write_bytes("out.bin", b"ours", overwrite=False)
+            imagefile.write_bytes(f"new{links}", b"ours", overwrite=False)
+            assert Path(f"new{links}").read_bytes() == b"ours"
+    assert Path("out.bin").read_bytes() == b"theirs" and not list(Path().glob(".*.tmp"))
 
 
 def test_several_files_draw_a_bar_on_a_terminal_only(folder, capsys, monkeypatch):
@@ -384,6 +397,4 @@ def test_a_region_and_a_preview_from_the_command_line(tmp_path, photo, capsys):
     assert "region 90,0,30,20 is not within the picture of 96×64" in capsys.readouterr().err
     assert not (tmp_path / "none.png").exists()
     for wrong in (["--region", "1,2,3"], ["--region", "0,0,0,5"], ["--preview", "4"], ["--preview", "8", "--region", "0,0,1,1"]):
-        with pytest.raises(SystemExit) as exit:
-            cli.main(["decompress", *wrong, packed, str(tmp_path / "none.png")])
-        assert exit.value.code == 2
+        assert run("decompress", *wrong, packed, str(tmp_path / "none.png")) == 2
