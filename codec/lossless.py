@@ -342,7 +342,6 @@ def _read(
     body, (check,) = section[: -_CHECK.size], _CHECK.unpack(section[-_CHECK.size :])
     if zlib.crc32(body) != check:
         raise FormatError("damaged pixels section: its check value does not match")
-    groups = _groups(height, width)
     coefficients, offset = None, 1
     if body[0] == _FITTED:
         shape = model.coefficients.shape
@@ -352,9 +351,13 @@ def _read(
         coefficients = np.frombuffer(body[1:offset], "<i2").reshape(shape).astype(np.float64)
     elif body[0] != _OWN:
         raise FormatError(f"damaged pixels section: prediction {body[0]}")
-    end = offset + len(groups) * _LENGTH.size
+    count = -(-(-(-height // TILE) * -(-width // TILE)) // GROUP)
+    end = offset + count * _LENGTH.size
+    if len(body) < end:  # before anything is made for each tile that a header claims
+        raise TruncatedError(f"pixels section of {len(section)} bytes is too short for {count} groups of tiles")
+    groups = _groups(height, width)
     lengths = [length for (length,) in _LENGTH.iter_unpack(body[offset:end])]
-    if len(body) < end or end + sum(lengths) != len(body):
+    if end + sum(lengths) != len(body):
         raise FormatError(f"pixels section of {len(section)} bytes does not match the lengths of its groups")
     left, top, columns, rows = region
     out = np.empty((rows, columns, channels), np.uint8)
