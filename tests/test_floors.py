@@ -17,13 +17,13 @@ FLOORS = [  # each line may import from the lines above it
     {"refine"},
     {"rate_control"},
     {"api"},
-    {"imagefile", "pillow_plugin"},
+    {"imagefile", "pillow_plugin", "numcodecs_plugin"},
     {"evaluation", "training"},
     {"cli"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 WITHOUT_TORCH = {"errors", "conversion", "image", "tiles", "metrics", "container", "planes", "entropy", "api", "imagefile", "cli"}
-WITHOUT_TORCH |= {"pillow_plugin"}
+WITHOUT_TORCH |= {"pillow_plugin", "numcodecs_plugin"}
 FACADE = ("__init__", "__main__")  # the package itself: api and errors; __main__: cli
 
 MODULES = {
