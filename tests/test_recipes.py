@@ -1,0 +1,69 @@
+"""The code of docs/RECIPES.md does what it says, as it stands there."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import codec
+
+pytestmark = pytest.mark.usefixtures("tiny_model")
+
+ROOT = Path(__file__).parent.parent
+SECTIONS = (ROOT / "docs" / "RECIPES.md").read_text("utf-8").split("\n## ")[1:]
+RECIPES = {section.partition("\n")[0]: section.split("```")[1] for section in SECTIONS if "```" in section}
+
+
+@pytest.fixture
+def folder(tmp_path, photo, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    photo.save("photo.png")
+    Path("photo.lic").write_bytes(codec.compress(photo))
+    return tmp_path
+
+
+def run(code: str) -> str:
+    """A recipe as a program of its own: what it prints."""
+    Path("recipe.py").write_text(code, "utf-8")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "recipe.py"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_thumbnail_and_a_detail(folder):
+    assert run(RECIPES["A thumbnail, a detail"].removeprefix("python")) == "(96, 64) RGB (12, 8) (40, 30)\n"
+
+
+def test_targets(folder):
+    small, good = map(int, run(RECIPES["As small as it must be, as good as it must be"].removeprefix("python").replace("24.0", "17.0")).split())
+    assert small <= 20_000 and 0 < good
+
+
+def test_a_cluster(folder, photo):
+    pytest.importorskip("dask.distributed")
+    Path("photos").mkdir()
+    for number in range(3):
+        photo.rotate(90 * number, expand=True).save(f"photos/{number}.png")
+    printed = run(RECIPES["A bucket of pictures on a cluster"].removeprefix("python"))
+    files = sorted(Path("photos").glob("*.lic"))
+    assert printed == f"3 files, {sum(path.stat().st_size for path in files)} bytes\n" and len(files) == 3
+
+
+def test_a_model_of_ones_own(folder, photo):
+    Path("images").mkdir()
+    for number in range(3):
+        photo.rotate(90 * number, expand=True).resize((160, 160)).save(f"images/{number}.png")
+    Path("models").mkdir()
+    for line in RECIPES["A model of your own"].removeprefix("sh").strip().splitlines():
+        words = shlex.split(line)
+        settings = dict(word.split("=") for word in words if "=" in word and not word.startswith("-"))
+        command = [word for word in words if "=" not in word]
+        arguments = command[1:] if command[0] == "codec" else command
+        environment = os.environ | settings | {"PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, "-m", "codec", *arguments], env=environment, capture_output=True, check=True)
+    info = codec.inspect(Path("photo.lic").read_bytes())
+    assert Path("models/mine.safetensors").exists() and info.model != codec.inspect(codec.compress(photo)).model
