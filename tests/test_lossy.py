@@ -229,3 +229,15 @@ def test_a_preview_looks_like_the_picture_made_smaller(pixels, small_tiles, redu
     assert preview.shape[:2] == expected.size[::-1]
     inner = (slice(0, 199 // reduce), slice(0, 233 // reduce))  # whole squares
     assert np.sqrt(np.mean((preview.astype(float) - np.asarray(expected))[inner] ** 2)) < 3
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (128, 128, 128), (51, 51, 51), (230, 230, 50), (10, 20, 200)])
+def test_the_shipped_model_makes_little_of_flat_pictures(colour, monkeypatch):
+    """Networks that have seen photographs alone make hyper-latents beyond all bounds of them: five bits a pixel."""
+    for name in ("CODEC_MODELS", "CODEC_MODEL"):
+        monkeypatch.delenv(name)
+    flat = Image.new("RGB", (320, 320), colour)
+    for quality in (0, 40, 60, 75, 90, 100):
+        data = codec.compress(flat, quality)
+        assert 8 * len(data) < 0.15 * 320 * 320, quality
+        assert np.abs(np.asarray(codec.decompress(data), int) - colour).mean() < 8
