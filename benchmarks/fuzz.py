@@ -131,7 +131,7 @@ def execute(data: bytes, rng: np.random.Generator) -> str:
                 with codec.open(io.BytesIO(data)) as image:
                     if image.width * image.height <= MAX_PIXELS:
                         image.load()
-            except OSError as error:
+            except (OSError, Image.DecompressionBombError) as error:  # what Pillow says of its own formats
                 return type(error.__cause__ or error).__name__
         else:
             options = {"preview": 8} if kind < 0.25 else {"region": (0, 0, 1, 1)} if kind < 0.3 else {}
