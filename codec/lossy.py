@@ -67,7 +67,7 @@ def encode(
     streams: dict[Tile, tuple[bytes, int]] = {}
     with execution(device, threads) as place:
         model = weights.load(weights.default_path(), place)
-        for block in whole(height, width).cut(_block_size(height, width)):
+        for block in whole(height, width).cut(block_size(height, width)):
             seen = block.around(ENCODER_MARGIN, whole(height, width))
             encoder = Encoder(model, pixels[seen.slices(1)])
             latents = (infer or amortise)(encoder, quality)
@@ -77,7 +77,8 @@ def encode(
         return model.model_id, _join(streams[tile] for tile in layout)
 
 
-def _block_size(height: int, width: int) -> int:
+def block_size(height: int, width: int) -> int:
+    """Pixels a side of the blocks of a picture."""
     return BLOCK if height * width < HUGE else SMALL_BLOCK
 
 
@@ -112,7 +113,7 @@ def decode(
         reader = _Reader(model, latents, quality, height, width)
         size = (wanted.bottom - wanted.top) // reduce, (wanted.right - wanted.left) // reduce
         out = np.empty((*size, 3), np.uint8)
-        for block in wanted.cut(_block_size(height, width)):
+        for block in wanted.cut(block_size(height, width)):
             to_rows, to_columns = block.inside(wanted).slices(reduce)
             out[to_rows, to_columns] = _reconstruct(reader, block, reduce)
     top, left = (top - wanted.top) // reduce, (left - wanted.left) // reduce

@@ -70,17 +70,11 @@ def encode(
     Raises TargetError if no quality reaches the target; it names the nearest result.
     """
     if target is None:
-        count, number = len(whole(*colour.shape[:2]).cut(lossy.BLOCK)), itertools.count()
-
-        def infer(encoder: Encoder, quality: int) -> Latents:
-            before = next(number)
-            say = progress and (lambda part: progress((before + part) / count))
-            return refine.refine(encoder, encoder.analyse(quality), quality, effort, say)
-
-        model_id, section = lossy.encode(colour, quality, infer=infer, device=device, threads=threads)
+        model_id, section = lossy.encode(colour, quality, infer=_inference(colour, effort, progress), device=device, threads=threads)
         return pack(model_id, quality, section)
     with execution(device, threads) as place:
-        encoder = Encoder(weights.load(weights.default_path(), place), colour)
+        large = colour.shape[0] * colour.shape[1] >= lossy.HUGE  # whose latents are never all in memory
+        encoder = Encoder(weights.load(weights.default_path(), place), _middle(colour) if large else colour)
 
         def file(latents: Latents) -> bytes:
             return pack(encoder.model.model_id, latents.quality, encoder.write(latents))
@@ -96,19 +90,24 @@ def encode(
             goal = _Goal(target.psnr + PSNR_MARGIN, PSNR_AIM, PSNR_SLACK, ceiling=False)
             measure, make = decibels, lambda latents: latents
         curve = _glance(encoder, target.bytes is not None)
+        if large and target.bytes is not None:
+            curve = curve + math.log(colour.size / (encoder.height * encoder.width * 3))
         if target.psnr is not None:
             curve = curve + _sampled(encoder.model, colour, curve, goal.aimed, gray)
         analyses = _Analyses(encoder)
 
         def search_at(level: int, curve: np.ndarray, probes: int) -> _Search:
             def attempt(q: int, draft: bool) -> tuple[object, float]:
+                if large:
+                    return _attempt_by_blocks(colour, pack, target, q, _inference(colour, level, progress), gray, device, threads)
                 y = analyses.at(q)
                 with lossy.transform_precision(place) if draft else contextlib.nullcontext():
                     latents = refine.refine(encoder, y, q, level, progress)
                 result = make(latents)
                 return result, measure(result)
 
-            drafts = DRAFTS if level <= refine.CHEAP else 0  # at a high effort a draft costs as much
+            # At a high effort, or by blocks, a draft costs as much.
+            drafts = DRAFTS if level <= refine.CHEAP and not large else 0
             return _Search(goal, curve, attempt, probes, drafts).run()
 
         found = search_at(min(effort, refine.CHEAP), curve, PROBES)
@@ -116,7 +115,38 @@ def encode(
             found = search_at(effort, curve + found.shift, PROBES // 2)
         if found.best is None:
             raise TargetError(_unreachable(target, found))
-        return found.best if target.bytes is not None else file(found.best)
+        return found.best if large or target.bytes is not None else file(found.best)
+
+
+def _inference(colour: np.ndarray, effort: int, progress: Callable[[float], None] | None) -> Callable[[Encoder, int], Latents]:
+    """How the blocks of a picture are inferred, in order, at an effort."""
+    count, number = len(whole(*colour.shape[:2]).cut(lossy.block_size(*colour.shape[:2]))), itertools.count()
+
+    def infer(encoder: Encoder, quality: int) -> Latents:
+        before = next(number)
+        say = progress and (lambda part: progress((before + part) / count))
+        return refine.refine(encoder, encoder.analyse(quality), quality, effort, say)
+
+    return infer
+
+
+def _middle(colour: np.ndarray) -> np.ndarray:
+    top, left = (max(0, side - lossy.BLOCK) // 2 for side in colour.shape[:2])
+    return colour[top : top + lossy.BLOCK, left : left + lossy.BLOCK]
+
+
+def _attempt_by_blocks(
+    colour: np.ndarray, pack: Callable, target: Target, quality: int, infer: Callable, gray: bool, device: str, threads: int
+) -> tuple[bytes, float]:
+    """The file of a large picture at a quality, and its log(bytes) or its PSNR."""
+    model_id, section = lossy.encode(colour, quality, infer=infer, device=device, threads=threads)
+    data = pack(model_id, quality, section)
+    if target.bytes is not None:
+        return data, math.log(len(data))
+    height, width, _ = colour.shape
+    run = {"model_id": model_id, "device": device, "threads": threads}
+    picture = lossy.decode(section, width=width, height=height, quality=quality, **run)
+    return data, psnr(join(colour, None, gray=gray), join(picture, None, gray=gray))
 
 
 def _decibels(encoder: Encoder, latents: Latents, colour: np.ndarray, gray: bool) -> float:

@@ -1,6 +1,7 @@
 """Targets: ceilings hold, floors hold, both are used well, and what cannot be reached is named."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,3 +137,19 @@ def test_the_end_of_the_scale_is_the_nearest_where_nothing_reaches():
     assert found.best is None and found.nearest == (0, 0.0)
     found = search(_Goal(15.0, 0.01, 0.02, ceiling=False), lambda q: q / 1000)
     assert found.best is None and found.nearest == (10000, 10.0)
+
+
+@pytest.mark.parametrize("target", [{"target_bytes": 6000}, {"target_psnr": 27.0}])
+def test_targets_of_pictures_that_are_coded_block_by_block(target, monkeypatch):
+    with Image.open(Path(__file__).parent / "data" / "kodim23.png") as image:
+        picture = image.convert("RGB").crop((100, 100, 400, 300))
+    monkeypatch.setattr(lossy, "HUGE", 1000)
+    monkeypatch.setattr(lossy, "BLOCK", 128)
+    monkeypatch.setattr(lossy, "SMALL_BLOCK", 128)
+    monkeypatch.setattr("codec.tiles.TILE", 128)
+    monkeypatch.setattr(lossy, "TILE", 128)
+    data = codec.compress(picture, **target)
+    if "target_bytes" in target:
+        assert 0.97 * 6000 <= len(data) <= 6000
+    else:
+        assert 27.0 <= psnr(np.asarray(codec.decompress(data)), np.asarray(picture)) <= 27.1
