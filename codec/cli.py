@@ -121,7 +121,7 @@ def _compress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes
         api.verify(data, image, device=args.device, threads=args.threads, max_pixels=args.max_pixels)
     info = api.inspect(data)
     parts = f"  ({_parts(info)})" if args.verbose else ""
-    note = "" if args.lossless else conversion.needed(image)
+    note = "" if args.lossless or isinstance(image, np.ndarray) else conversion.needed(image)
     return data, f"{_grouped(info.bytes)} B  {info.bpp:.3f} bpp{parts}{note and '  ' + note}"
 
 

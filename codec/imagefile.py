@@ -36,14 +36,16 @@ def read_bytes(name: str) -> bytes:
 
 def read_image(
     name: str, *, first_frame: bool = False, max_pixels: int | None = None
-) -> Image.Image:
-    """The decoded picture, with ICC profile, EXIF and XMP in its `info`.
+) -> Image.Image | np.ndarray:
+    """The decoded picture, with ICC profile, EXIF and XMP in its `info`; of a file of NumPy (.npy) its array.
 
     Of an animation or a document only the first frame, and only if `first_frame` says so. LimitError before anything
     beyond `max_pixels` is decoded; ImageError for what Pillow cannot read, and for samples of 16 bits of which it keeps
     8: nothing is cut in silence. OSError as for any file.
     """
     data = read_bytes(name)
+    if data.startswith(np.lib.format.MAGIC_PREFIX):
+        return _array(data, max_pixels)
     try:
         with _pillow_limit_off():
             image = Image.open(io.BytesIO(data))
@@ -55,7 +57,7 @@ def read_image(
             if "16" not in image.mode and "I" != image.mode and _has_deep_tiles(image):
                 raise ImageError(
                     f"samples of 16 bits, of which Pillow reads 8 in mode {image.mode}: convert the file to 8 bits, "
-                    "or compress it from Python as a NumPy array with lossless=True"
+                    "or to .npy (NumPy's) and compress that with --lossless"
                 )
             image.load()
             if image.format == "TIFF":
@@ -67,6 +69,21 @@ def read_image(
     except Exception as error:  # Pillow's decoders raise whatever the damage makes them stumble over
         raise ImageError(f"the image cannot be decoded: {error}") from error
     return image
+
+
+def _array(data: bytes, max_pixels: int | None) -> np.ndarray:
+    """The array of a file of NumPy; what its header claims is checked before anything is made for it."""
+    try:
+        file = io.BytesIO(data)
+        major = np.lib.format.read_magic(file)[0]
+        read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        shape = read_header(file)[0]
+        check_size(*(shape[1::-1] if len(shape) > 1 else (0, 0)), max_pixels)
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    except CodecError:
+        raise
+    except Exception as error:  # NumPy's reader, too, raises whatever the damage makes it stumble over
+        raise ImageError(f"the array cannot be read: {error}") from error
 
 
 def _has_deep_tiles(image: Image.Image) -> bool:

@@ -115,6 +115,35 @@ def test_sixteen_bits_are_never_cut(photo, tmp_path, capsys):
     assert run(capsys, "compress", "-l", source, str(tmp_path / "a.lic"))[0] == 0
 
 
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 3), (20, 30, 4)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_arrays_come_back_from_files_of_numpy(shape, dtype, tmp_path, capsys, rng):
+    array = rng.integers(0, np.iinfo(dtype).max, shape).astype(dtype)
+    np.save(tmp_path / "in.npy", array)
+    assert run(capsys, "compress", "-l", str(tmp_path / "in.npy"), str(tmp_path / "a.lic"))[0] == 0
+    assert run(capsys, "decompress", str(tmp_path / "a.lic"), str(tmp_path / "out.npy"))[0] == 0
+    assert np.array_equal(np.load(tmp_path / "out.npy"), array)
+
+
+@pytest.mark.parametrize("array, words", [
+    (np.array({}, dtype=object), "array cannot be read"), (np.zeros((3, 3), np.float32), "array of float32"),
+    (np.zeros(5, np.uint8), "shape (5,)"), (np.zeros((0, 5), np.uint8), "without pixels"),
+])  # fmt: skip
+def test_other_files_of_numpy_are_refused(array, words, tmp_path, capsys):
+    np.save(tmp_path / "in.npy", array, allow_pickle=True)
+    status, err = run(capsys, "compress", "-l", str(tmp_path / "in.npy"), str(tmp_path / "a.lic"))
+    assert status == 1 and words in err and err.count("\n") == 1
+
+
+def test_a_header_of_numpy_that_claims_too_much(tmp_path, capsys):
+    np.save(tmp_path / "in.npy", np.zeros((10, 10), np.uint8))
+    data = (tmp_path / "in.npy").read_bytes()
+    for shape in (b"(99999, 99999), }", b"(-4, 10), }"):
+        (tmp_path / "in.npy").write_bytes(data.replace(b"(10, 10), }".ljust(len(shape)), shape))
+        status, err = run(capsys, "compress", "-l", str(tmp_path / "in.npy"), str(tmp_path / "a.lic"))
+        assert status == 1 and err.startswith("error: ") and err.count("\n") == 1
+
+
 def test_a_rotated_photograph_keeps_its_pixels_and_its_orientation(photo, tmp_path, capsys):
     exif = Image.Exif()
     exif[0x0112] = 6
