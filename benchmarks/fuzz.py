@@ -1,15 +1,21 @@
-"""Hostile files for every decoder: `python benchmarks/fuzz.py --executions 200000 [--out DIR]`.
+"""Hostile files for every decoder: `python benchmarks/fuzz.py --seconds 600 [--seed S] [--out DIR]`.
 
-Real small files of all modes and both methods are damaged, and each result goes to `codec.decompress`, `codec.inspect`
-or Pillow's plugin. What must happen is a picture or a CodecError, soon and in little memory; anything else is a finding,
-kept under --out. Besides plain damage of the bytes there is damage that survives the check values which would stop it
-first: header fields and sections are changed inside the container's own structure, and the outer checks made good.
+Real small files of all modes and both methods are damaged, and each result goes to `codec.decompress`, `codec.inspect` or
+`codec.open`. What must happen is a picture or a CodecError, soon and in little memory; anything else is a finding, kept
+under --out. Three depths of damage:
 
-The models are the small ones of the tests. docs/SECURITY.md has what a campaign found.
+- bytes: of the file as it is. Mostly the first check value stops it.
+- header, table, palette, ...: inside the container's own structure, and the header's check value made good. Contents of
+  palettes and metadata are changed before they are packed, so that all their check values hold.
+- forged: every check value of the file is zero and every computed one is, too, while it is decoded (`unchecked`): what
+  somebody could send who computes the right ones. So damage reaches the inside of each decoder, and what comes after it.
+
+The models are the small ones of the tests. docs/SECURITY.md has what campaigns found.
 """
 
 import argparse
 import collections
+import contextlib
 import hashlib
 import io
 import os
@@ -18,7 +24,9 @@ import struct
 import sys
 import time
 import traceback
+import warnings
 import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,24 +39,50 @@ from codec.container import Header, Tag
 from codec.image import LAYOUTS
 
 ROOT = Path(__file__).parent.parent
-MAX_PIXELS = 2**18
-SLOW = 10.0  # seconds
-MEMORY = 6 * 2**30
+MAX_PIXELS = 2**16
+SLOW = 5.0  # seconds of processor time
+MEMORY = 2**30  # bytes beyond what the models and their first use take
+METADATA = (Tag.ICC_PROFILE, Tag.EXIF, Tag.XMP, Tag.PALETTE)
+
+
+@contextlib.contextmanager
+def unchecked() -> Iterator[None]:
+    """All check values are zero: in files that are packed here, and in what a decoder computes to compare."""
+    crc32, zlib.crc32 = zlib.crc32, lambda data, value=0: 0
+    try:
+        yield
+    finally:
+        zlib.crc32 = crc32
 
 
 def seeds() -> list[bytes]:
     """Files of every mode, lossy where there is such, and of every way of lossless coding."""
     files = [path.read_bytes() for path in sorted((ROOT / "tests/golden/v1").glob("*.lic")) if "two_tiles" not in path.name]
-    photo = Image.open(ROOT / "tests/data/kodim23_crop.png").convert("RGB").crop((0, 0, 40, 24))
+    files = [data for data in files if codec.inspect(data).width <= 64]
+    return files + fresh(photo())
+
+
+def photo() -> Image.Image:
+    return Image.open(ROOT / "tests/data/kodim23_crop.png").convert("RGB").crop((0, 0, 21, 18))
+
+
+def fresh(photo: Image.Image) -> list[bytes]:
+    """Files of the picture and of others, with metadata, palettes and transparency."""
     exif = Image.Exif()
     exif[0x010E] = "a description"
+    files = []
     for mode in ("L", "LA", "RGB", "RGBA"):
         files.append(codec.compress(photo.convert(mode), 40, exif=exif.tobytes(), xmp=b"<x/>", icc_profile=b"profile" * 9))
         files.append(codec.compress(photo.convert(mode), lossless=True))
-    for image in (photo.convert("1"), photo.quantize(7), photo.convert("I"), Image.new("RGB", (30, 30), (1, 2, 3))):
+    clear = photo.quantize(7)
+    clear.info["transparency"] = bytes([0, 128, 255])
+    key = photo.copy()
+    key.info["transparency"] = (1, 2, 3)
+    for image in (photo.convert("1"), photo.quantize(7), clear, key, photo.convert("PA"), photo.convert("I")):
         files.append(codec.compress(image, lossless=True))
-    ramp = np.arange(60 * 50 * 3, dtype=np.uint16).reshape(50, 60, 3)
-    files += [codec.compress(array, lossless=True) for array in (ramp, ramp[..., 0], (ramp & 3).astype(np.uint8))]
+    ramp = np.arange(20 * 30 * 3, dtype=np.uint16).reshape(20, 30, 3)
+    flat = np.full((30, 30, 4), 7, np.uint8)
+    files += [codec.compress(array, lossless=True) for array in (ramp, ramp[..., 0], (ramp & 3).astype(np.uint8), flat)]
     return files
 
 
@@ -75,55 +109,83 @@ def damaged(data: bytes, rng: np.random.Generator) -> bytes:
     return bytes(out)
 
 
-def _resealed(tag: Tag, section: bytes, rng: np.random.Generator) -> bytes:
-    """A section with damage inside, and a check value of its own that holds where one can be made without decoding."""
-    if tag is Tag.PIXELS:
-        payload, outer = section[:-4], section[-4:]
-        body = damaged(payload[:-4], rng)
-        return body + struct.pack("<I", zlib.crc32(body)) + outer
-    return damaged(section[:-4], rng) + section[-4:] if len(section) > 4 else damaged(section, rng)
+def _other_header(header: Header, models: list[bytes], rng: np.random.Generator) -> Header:
+    """One or two fields changed; the values may be ones that no file can have."""
+    sizes = [1, 2, 17, 64, 300, 1000, 2**20, 2**30, 2**31 - 1]
+    change = {
+        "width": int(rng.choice([*sizes, header.width + 1, header.height])),
+        "height": int(rng.choice([*sizes, header.height + 1, header.width])),
+        "mode": str(rng.choice(list(LAYOUTS))),
+        "quality": int(rng.integers(10001)) if header.quality is not None else None,
+        "model_id": models[rng.integers(len(models))],
+        "method": str(rng.choice(["lossy", "lossless"])),
+    }
+    names = rng.choice(list(change), int(rng.integers(1, 3)), replace=False)
+    return replace(header, **{name: change[name] for name in names})
 
 
-def mutant(files: list[bytes], rng: np.random.Generator) -> tuple[str, bytes]:
-    """(what was damaged, a file)."""
+def _other_table(table: list[tuple[int, int]], rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Tags and lengths of a file, disordered, repeated, unknown or too large."""
+    row = int(rng.integers(len(table)))
+    tag, length = table[row]
+    kind = rng.integers(4)
+    if kind == 0:
+        table[row] = int(rng.choice([0, 1, 2, 3, 6, 7, 8, 9, 255])), length
+    elif kind == 1:
+        table[row] = tag, int(rng.choice([0, 1, 4, 5, length + 1, 2**20, 2**32, 2**62]))
+    elif kind == 2:
+        table.insert(row, (tag, length))
+    else:
+        del table[row]
+    return table
+
+
+def _packed(header: Header, table: list[tuple[int, int]], body: bytes) -> bytes:
+    """A file, whatever its table says; the check value of the header holds."""
+    out = container.MAGIC + bytes([container.VERSION])
+    out += b"".join(coding.write(getattr(header, name)) for name, coding in container.HEADER_FIELDS.items())
+    out += bytes([len(table)]) + b"".join(bytes([tag]) + container._LENGTH.write(length) for tag, length in table)
+    return out + struct.pack("<I", zlib.crc32(out)) + body
+
+
+def mutant(files: list[bytes], rng: np.random.Generator, *, forged: bool = False) -> tuple[str, bytes]:
+    """(what was damaged, a file). `forged`: of files that were made `unchecked`, where this is called, too."""
     data = files[rng.integers(len(files))]
-    if rng.random() < 0.35:
+    if not forged and rng.random() < 0.3:
         return "bytes", damaged(data, rng)
     header, sections = container.unpack(data)
-    if rng.random() < 0.35:
-        change = {
-            "width": int(rng.choice([1, 2, header.width + 1, header.height, 64, 1000, 2**20, 2**31 - 1])),
-            "height": int(rng.choice([1, 2, header.height - 1 or 1, header.width, 64, 1000, 2**20, 2**31 - 1])),
-            "mode": str(rng.choice(list(LAYOUTS))),
-            "quality": int(rng.integers(10001)) if header.quality is not None else None,
-            "model_id": container.unpack(files[rng.integers(len(files))])[0].model_id,
-        }
-        names = rng.choice(list(change), int(rng.integers(1, 3)), replace=False)
-        header, what = replace(header, **{name: change[name] for name in names}), "header"
+    table = [(int(tag), len(section)) for tag, section in sections.items()]
+    part = rng.random()
+    if part < 0.2:
+        models = [container.read_header(other)[0].model_id for other in files]
+        return "header", _packed(_other_header(header, models, rng), table, b"".join(sections.values()))
+    if part < 0.3:
+        return "table", _packed(header, _other_table(table, rng), b"".join(sections.values()))
+    tag = list(sections)[rng.integers(len(sections))]
+    other = container.unpack(files[rng.integers(len(files))])[1]
+    if rng.random() < 0.1:
+        sections[tag] = other.get(tag, sections[tag])
+    elif tag in METADATA and rng.random() < 0.7:
+        content = damaged(container.unpack_metadata(tag, sections[tag]), rng)
+        sections[tag] = container.pack_metadata(tag, content) if content else b""
+    elif tag is Tag.PIXELS:  # which has a check value of its own inside, over all of it
+        body = damaged(sections[tag][:-8], rng)
+        sections[tag] = body + struct.pack("<I", zlib.crc32(body)) + sections[tag][-4:]
+    elif tag is Tag.LATENTS and forged and rng.random() < 0.9:  # of one tile
+        stream = damaged(sections[tag][8:], rng)
+        sections[tag] = struct.pack("<II", len(stream), 0) + stream
     else:
-        tag = list(sections)[rng.integers(len(sections))]
-        other = container.unpack(files[rng.integers(len(files))])[1]
-        if rng.random() < 0.1 and tag in other:
-            sections[tag] = other[tag]  # of another picture
-        else:
-            sections[tag] = _resealed(tag, sections[tag], rng)
-        what = tag.name.lower()
-    return what, _packed(header, sections)
+        sections[tag] = damaged(sections[tag][:-4], rng) + sections[tag][-4:]
+    table = [(int(tag), len(section)) for tag, section in sections.items()]
+    return tag.name.lower(), _packed(header, table, b"".join(sections.values()))
 
 
-def _packed(header: Header, sections: dict[Tag, bytes]) -> bytes:
-    """`container.pack` without the checks that no encoder fails."""
-    checks, container._check_sections = container._check_sections, lambda *_: None
+def execute(data: bytes, kind: float) -> str:
+    """What came of it: "picture" or the name of a CodecError. Whatever else happens is raised.
+
+    kind: 0 to 1, chooses between inspecting, opening lazily, a preview, a part, and the whole picture.
+    """
     try:
-        return container.pack(header, sections)
-    finally:
-        container._check_sections = checks
-
-
-def execute(data: bytes, rng: np.random.Generator) -> str:
-    """What came of it: "picture" or the name of a CodecError. Whatever else happens is raised."""
-    try:
-        kind = rng.random()
         if kind < 0.1:
             codec.inspect(data)
         elif kind < 0.2:
@@ -134,47 +196,84 @@ def execute(data: bytes, rng: np.random.Generator) -> str:
             except (OSError, Image.DecompressionBombError) as error:  # what Pillow says of its own formats
                 return type(error.__cause__ or error).__name__
         else:
-            options = {"preview": 8} if kind < 0.25 else {"region": (0, 0, 1, 1)} if kind < 0.3 else {}
+            options = {"preview": 8} if kind < 0.3 else {"region": (1, 1, 5, 4)} if kind < 0.4 else {}
             codec.decompress(data, max_pixels=MAX_PIXELS, threads=1, **options)
         return "picture"
     except codec.CodecError as error:
         return type(error).__name__
 
 
+def replay(data: bytes) -> set[str]:
+    """All outcomes of one file."""
+    return {execute(data, kind) for kind in (0.05, 0.15, 0.25, 0.35, 0.45)}
+
+
+def hostile(rng: np.random.Generator) -> Iterator[tuple[str, bytes, Callable[[], str]]]:
+    """Without end: (what was damaged, the file, a function that lets the codec have it)."""
+    files, picture = seeds(), photo()
+    with unchecked():
+        open_files = fresh(picture)
+
+    def attack(data: bytes, forged: bool, kind: float) -> str:
+        with unchecked() if forged else contextlib.nullcontext():
+            return execute(data, kind)
+
+    while True:
+        forged = rng.random() < 0.5
+        with unchecked() if forged else contextlib.nullcontext():
+            what, data = mutant(open_files if forged else files, rng, forged=forged)
+        kind = rng.random()
+        yield f"forged {what}" if forged else what, data, lambda: attack(data, forged, kind)
+
+
+def _limit_memory() -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--executions", type=int, default=200_000)
+    parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("findings"))
     args = parser.parse_args()
     os.environ |= {"CODEC_MODELS": str(ROOT / "tests/golden/v1"), "CODEC_MODEL": "tiny", "CODEC_LOSSLESS_MODEL": "lossless-tiny"}
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    rng = np.random.default_rng(args.seed)
-    files, counts, findings = seeds(), collections.Counter(), 0
-    started = time.monotonic()
-    for number in range(args.executions):
-        what, data = mutant(files, rng)
-        begun, outcome, trouble = time.monotonic(), "finding", ""
+    warnings.simplefilter("ignore")  # Pillow's, about damaged EXIF
+    Image.MAX_IMAGE_PIXELS = 2**27  # without its warning at the half of that
+    counts, findings, number = collections.Counter(), collections.Counter(), 0
+    attacks = hostile(np.random.default_rng(args.seed))
+    started = told = time.monotonic()
+    while (now := time.monotonic()) < started + args.seconds:
+        what, data, attack = next(attacks)
+        if number == 0:
+            _limit_memory()
+        number += 1
+        begun, outcome, trouble, place = time.process_time(), "finding", "", what
         try:
-            outcome = execute(data, rng)
-        except Exception:
+            outcome = attack()
+        except Exception as error:
             trouble = traceback.format_exc()
-        if (seconds := time.monotonic() - begun) > SLOW:
-            trouble += f"{seconds:.1f} s\n"
+            place = str(traceback.extract_tb(error.__traceback__)[-1])
+        if (seconds := time.process_time() - begun) > SLOW:
+            trouble += f"{seconds:.1f} s of processor time\n"
         counts[what, outcome] += 1
         if trouble:
-            findings += 1
-            args.out.mkdir(parents=True, exist_ok=True)
-            name = f"{what}_{hashlib.sha256(data).hexdigest()[:8]}"
-            (args.out / f"{name}.lic").write_bytes(data)
-            (args.out / f"{name}.txt").write_text(trouble)
-            print(name, trouble.strip().splitlines()[-1], flush=True)
-        if (number + 1) % 5000 == 0:
-            print(f"{number + 1} executions, {findings} findings, {time.monotonic() - started:.0f} s", flush=True)
+            findings[place] += 1
+            if findings[place] <= 3:  # of one kind
+                args.out.mkdir(parents=True, exist_ok=True)
+                name = f"{what.replace(' ', '_')}_{hashlib.sha256(data).hexdigest()[:8]}"
+                (args.out / f"{name}.lic").write_bytes(data)
+                (args.out / f"{name}.txt").write_text(trouble)
+                print(name, trouble.strip().splitlines()[-1], flush=True)
+        if now > told + 60:
+            told = now
+            print(f"{number} executions, {findings.total()} findings, {now - started:.0f} s", flush=True)
     for what in sorted({what for what, _ in counts}):
         outcomes = {outcome: count for (one, outcome), count in sorted(counts.items()) if one == what}
         print(f"{what}: {sum(outcomes.values())}  {outcomes}")
-    print(f"{args.executions} executions, {findings} findings")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(f"{number} executions, {findings.total()} findings of {len(findings)} kinds, peak {peak} MiB")
     return 1 if findings else 0
 
 

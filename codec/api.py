@@ -10,7 +10,7 @@ from PIL import Image
 
 from . import container, planes
 from .container import Header, Tag
-from .errors import CodecError, RegionError
+from .errors import CodecError, FormatError, RegionError
 from .image import LAYOUTS, PALETTE_MODES, Picture, check_size, from_input, join, shrink, split, to_pil
 from .metrics import bpp
 
@@ -169,6 +169,8 @@ def decompress(
         palette, transparency = None, None
         if Tag.PALETTE in sections:
             palette, transparency = container.unpack_palette(sections[Tag.PALETTE])
+            if (palette is None) == (header.mode in PALETTE_MODES):
+                raise FormatError(f"a picture of mode {header.mode} {'with' if palette else 'without'} a palette")
         pixels = _decode_samples(header, sections, **run)
         picture = Picture(pixels, header.mode, **metadata, palette=palette, transparency=transparency)
         return to_pil(picture) if preview is None else to_pil(_preview(picture, preview))
