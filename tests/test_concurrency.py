@@ -2,13 +2,17 @@
 
 import concurrent.futures
 import multiprocessing
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import codec
+from codec.networks.execution import execution
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
 
@@ -34,17 +38,69 @@ def test_threads_do_not_disturb_one_another(jobs):
     assert (torch.get_num_threads(), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")) == before
 
 
-def test_threads_with_counts_of_their_own(photo):
-    """Whoever asks for a number of threads gets it back as it was, and files decode whatever the neighbours ask for."""
-    def one(count: int) -> np.ndarray:
-        before = torch.get_num_threads()
-        image = codec.decompress(codec.compress(photo, 60, threads=count), threads=3 - count)
-        assert torch.get_num_threads() == before
-        return np.asarray(image, int)
-
+def test_threads_with_counts_of_their_own(jobs):
+    """The bytes of a file do not depend on what the neighbours ask for."""
+    jobs = [(piece, way | {"threads": threads}) for threads in (1, 2, 3) for piece, way in jobs[:4]]
+    expected = [work(job) for job in jobs]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        first, *others = pool.map(one, [1, 2, 1, 2, 2, 1])
-    assert all(np.abs(first - other).max() <= 1 for other in others)
+        assert list(pool.map(work, jobs)) == expected
+
+
+def in_new_thread(function):
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+def test_overlapping_executions_leave_no_thread_count_behind():
+    """One ends while another still runs: torch's count for new threads was left at that of the first."""
+    before = torch.get_num_threads(), in_new_thread(torch.get_num_threads)
+    counts = [count + 1 for count in before]  # neither is what is there already
+    first_runs, second_runs, first_ended = threading.Event(), threading.Event(), threading.Event()
+    seen = []
+
+    def first():
+        with execution("cpu", counts[0]):
+            first_runs.set()
+            assert second_runs.wait(60)
+            seen.append(torch.get_num_threads())
+        first_ended.set()
+
+    def second():
+        assert first_runs.wait(60)
+        with execution("cpu", counts[1] + 1):
+            second_runs.set()
+            assert first_ended.wait(60)
+            seen.append(torch.get_num_threads())
+            seen.append(in_new_thread(torch.get_num_threads))
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for future in (pool.submit(first), pool.submit(second)):
+            future.result()
+    assert seen == [counts[0], counts[1] + 1, before[1]]
+    assert (torch.get_num_threads(), in_new_thread(torch.get_num_threads)) == before
+
+
+LIMITED = """
+import resource, sys
+import codec
+data = open(sys.argv[1], "rb").read()
+codec.decompress(data, region=(0, 0, 8, 8), threads=1)  # what a process needs before the first picture
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + 8 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    codec.decompress(data, threads=1)
+except MemoryError as error:
+    print("refused:", error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_no_memory_left_is_a_memory_error(photo, tmp_path):
+    (tmp_path / "a.lic").write_bytes(codec.compress(photo.resize((1024, 1024)), 0))
+    command = [sys.executable, "-c", LIMITED, tmp_path / "a.lic"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert done.stdout.startswith("refused:") and done.stdout.count("\n") == 1, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 
 import torch
@@ -13,10 +14,15 @@ from ..errors import UnsupportedError
 # A forked child inherits OpenMP's idea of its threads but not the threads, and waits for them for ever: it runs on one.
 _forked = False
 
+# torch's thread count is two numbers: that of the calling thread, which alone counts for it, and one for the process, from
+# which a thread takes its own when it first asks. `set_num_threads` changes both. So a change here is made in one thread
+# only, by putting the number of the process back at once; no other thread starts from it, and none is left with it.
+_thread_count = threading.Lock()
+
 
 def _after_fork() -> None:
-    global _forked
-    _forked = True
+    global _forked, _thread_count
+    _forked, _thread_count = True, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -25,17 +31,44 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def execution(device: str, threads: int) -> Iterator[str]:
-    """Thread count for the duration (0: torch's own; 1 in a forked process), no gradients; yields the device to run on."""
+    """Thread count for the duration (0: torch's own; 1 in a forked process), no gradients; yields the device to run on.
+
+    Safe in several threads at once, each with a count of its own. MemoryError where torch has no memory left.
+    """
     threads = 1 if _forked else threads
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise UnsupportedError("device cuda: no such device is available here")
-    before = torch.get_num_threads()
-    if threads:
-        torch.set_num_threads(threads)
+    with _thread_count:
+        before = torch.get_num_threads()
     try:
+        if threads:
+            _use_threads(threads)
         with torch.no_grad():
             yield "cuda" if device != "cpu" and available else "cpu"
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error) or isinstance(error, torch.cuda.OutOfMemoryError):
+            raise MemoryError(f"not enough memory: {str(error).splitlines()[0]}") from error
+        raise
     finally:
         if threads:
-            torch.set_num_threads(before)
+            _use_threads(before)
+
+
+def _use_threads(count: int) -> None:
+    """The number of threads for this thread alone."""
+    with _thread_count:
+        if count == torch.get_num_threads():
+            return
+        of_process = _in_new_thread(torch.get_num_threads)
+        torch.set_num_threads(count)
+        if of_process != count:
+            _in_new_thread(lambda: torch.set_num_threads(of_process))
+
+
+def _in_new_thread(function):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(function()))
+    thread.start()
+    thread.join()
+    return found[0]
