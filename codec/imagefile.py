@@ -114,6 +114,8 @@ def _pillow_limit_off():
 
 def _exif_of_tiff(image: Image.Image) -> bytes:
     source, kept = image.getexif(), Image.Exif()
+if hasattr(os, "register_at_fork"):  # no child is born while another thread has the limit off
+    os.register_at_fork(before=_pillow_limit.acquire, after_in_parent=_pillow_limit.release, after_in_child=_pillow_limit.release)
     for tag in _DESCRIPTIVE_TIFF_TAGS:
         if tag in source:
             kept[tag] = source[tag]
@@ -199,7 +201,11 @@ def _take_name(temporary: Path, path: Path) -> None:
         raise
     except OSError:  # a file system without links: hold the name with an empty file first
         path.touch(exist_ok=False)
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            path.unlink()
+            raise
 
 
 def write_bytes(name: str, data: bytes, *, overwrite: bool = True) -> None:
@@ -232,6 +238,7 @@ def write_bytes(name: str, data: bytes, *, overwrite: bool = True) -> None:
     except FileExistsError as error:
         raise FileExistsError(f"{name} exists and is not to be replaced") from error
     except OSError as error:
-        raise OSError(f"{name} cannot be written: {error.strerror}") from error
+        raise OSError(f"{name} cannot be written: {(error.strerror or str(error)).lower()}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():  # on a read-only system even the removal of nothing is an error
+            temporary.unlink()

@@ -328,7 +328,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(folder, monkeypatch, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    check_run(capsys, "compress", "in.png", "out.bin", status=1, err=r"error: in\.png: out\.bin cannot .*: No space.*\n")
+    check_run(capsys, "compress", "in.png", "out.bin", status=1, err=r"error: in\.png: out\.bin cannot .*: no space.*\n")
     assert (folder / "out.bin").read_bytes() == b"old" and sorted(os.listdir()) == ["in.png", "out.bin"]
 
 

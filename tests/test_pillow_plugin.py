@@ -71,6 +71,17 @@ def test_the_pixel_limit_of_pillow_is_honoured(photo, monkeypatch):
         Image.open(file)
 
 
+@pytest.mark.parametrize("limit", [None, 10_000])
+def test_a_limit_of_pillow_above_ours_is_the_one_that_counts(photo, monkeypatch, limit):
+    file = saved(photo, lossless=True)
+    monkeypatch.setattr("codec.image.MAX_PIXELS", 100)
+    with pytest.raises(codec.LimitError):
+        codec.decompress(file.getvalue())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with Image.open(file) as image:
+        assert image.tobytes() == photo.tobytes()
+
+
 def test_what_cannot_be_coded_is_an_error_of_pillow(photo):
     with pytest.raises(OSError, match="lossy files hold 8 bits"):
         saved(photo.convert("F"))
