@@ -8,7 +8,9 @@ from PIL import Image, ImageCms
 from .errors import ImageError
 
 CODED = ("L", "LA", "RGB", "RGBA")
-_DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_INK_AND_LAB = ("CMYK", "LAB")  # what a profile then describes; beside YCbCr and HSV it describes the RGB they stand for
+_STRIP = 512  # rows at once, even
 
 
 def needed(image: Image.Image) -> str:
@@ -16,37 +18,32 @@ def needed(image: Image.Image) -> str:
     if image.mode in CODED and "transparency" not in image.info:
         return ""
     source = "a transparent colour" if image.mode in CODED else image.mode
-    profile = " by its ICC profile" if _profile(image) else ""
+    profile = ""
+    if image.mode in _INK_AND_LAB and image.info.get("icc_profile"):
+        profile = " by its ICC profile" if _transform(image) else " without its ICC profile, which does not fit"
     return f"converted from {source} to {_target(image)}{profile}"
 
 
 def converted(image: Image.Image) -> Image.Image:
     """The image in a mode of CODED; transparency becomes alpha. An image that is in such a mode is returned as it is.
 
-    CMYK, LAB and YCbCr go to sRGB through the ICC profile, which is gone from the result's `info`: it describes the source.
-    Without a profile, or with one that is damaged or of another space, they go as Pillow's `convert` has it. ImageError
-    for samples of more than 8 bits.
+    CMYK and LAB go to sRGB through the ICC profile, which is gone from the result's `info`: it describes the source. Without
+    a profile, or with one that is damaged or of another space, they go as Pillow's `convert` has it, like all the others.
+    ImageError for samples of more than 8 bits.
     """
     if image.mode in _DEEP:
         raise ImageError(
             f"samples of mode {image.mode}: lossy files hold 8 bits; convert with image.convert('L') after scaling them to "
             "0..255, or code without loss (lossless=True, --lossless)"
         )
+    if image.mode == "F":
+        raise ImageError("samples of mode F, floating point: convert them to integers, for lossy coding of 0..255 first")
     if image.mode in CODED and "transparency" not in image.info:
         return image
-    if profile := _profile(image):
-        try:
-            srgb = ImageCms.createProfile("sRGB")
-            out = ImageCms.profileToProfile(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), srgb, outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError):
-            out = image.convert("RGB")
-    else:
-        out = image.convert(_target(image))
-    info = dict(image.info)
-    info.pop("transparency", None)
-    if image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
-        info.pop("icc_profile", None)
-    out.info = info
+    transform = _transform(image)
+    out = ImageCms.applyTransform(image, transform) if transform else image.convert(_target(image))
+    dropped = ("transparency", "icc_profile") if image.mode in _INK_AND_LAB else ("transparency",)
+    out.info = {key: value for key, value in image.info.items() if key not in dropped}
     return out
 
 
@@ -56,38 +53,56 @@ def _target(image: Image.Image) -> str:
     return ("L" if gray else "RGB") + ("A" if alpha else "")
 
 
-def _profile(image: Image.Image) -> bytes | None:
-    return image.info.get("icc_profile") if image.mode in ("CMYK", "LAB", "YCbCr") else None
+def _transform(image: Image.Image) -> ImageCms.ImageCmsTransform | None:
+    """To sRGB by the profile of an image of CMYK or LAB; None if it has none that does this."""
+    profile = image.info.get("icc_profile")
+    if image.mode not in _INK_AND_LAB or not profile:
+        return None
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), image.mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, TypeError):
+        return None
 
 
 def fill_hidden(pixels: np.ndarray) -> np.ndarray:
     """Colours under full transparency made cheap: H×W×2 or H×W×4 uint8, alpha last -> the same with other colours there.
 
-    Each hidden pixel takes a mean of the visible ones around it, from a pyramid of halved pictures.
+    Each hidden pixel takes a mean of the visible ones around it, from a pyramid of halved pictures. Beside the result
+    this takes less memory than the pixels.
     """
-    visible = pixels[..., -1] > 0
-    if visible.all():
+    if pixels[..., -1].all():
         return pixels
-    colour = pixels[..., :-1].astype(np.float32)
-    filled = _fill(colour * visible[..., None], visible.astype(np.float32))
-    colour = np.where(visible[..., None], colour, filled).round().astype(np.uint8)
-    return np.dstack([colour, pixels[..., -1]])
+    height, width, channels = pixels.shape
+    small = Image.new("LA" if channels == 2 else "RGBA", (-(-width // 2), -(-height // 2)))
+    strips = [slice(top, min(top + _STRIP, height)) for top in range(0, height, _STRIP)]
+    for rows in strips:
+        strip = pixels[rows].copy()
+        strip[..., -1] = np.where(strip[..., -1], 255, 0)
+        small.paste(_halved(Image.fromarray(strip)), (0, rows.start // 2))
+    small = _filled(small)
+    out = pixels.copy()
+    for rows in strips:
+        box = (0, rows.start / 2, width / 2, rows.stop / 2)
+        around = small.resize((width, rows.stop - rows.start), Image.Resampling.BILINEAR, box)
+        around = np.asarray(around).reshape(rows.stop - rows.start, width, channels - 1)
+        np.copyto(out[rows, :, :-1], around, where=out[rows, :, -1:] == 0)
+    return out
 
 
-def _fill(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Weighted sums H×W×C and weights H×W -> means everywhere; where there is no weight, those of coarser levels."""
-    mean = total / np.maximum(weight, 1e-9)[..., None]
-    if weight.min() > 0 or weight.size == 1:
-        return mean
-    coarse = _fill(_halved(total), _halved(weight[..., None])[..., 0])
-    around = [
-        Image.fromarray(np.ascontiguousarray(channel)).resize(weight.shape[::-1], Image.Resampling.BILINEAR)
-        for channel in coarse.transpose(2, 0, 1)
-    ]
-    return np.where(weight[..., None] > 0, mean, np.dstack([np.asarray(channel) for channel in around]))
+def _filled(image: Image.Image) -> Image.Image:
+    """An image of LA or RGBA with alpha 0 or 255 only -> without alpha, where that was 0 from coarser levels."""
+    opaque, seen = image.convert(image.mode[:-1]), image.getchannel("A")
+    if seen.getextrema()[0] or image.size == (1, 1):
+        return opaque
+    box = (0, 0, image.width / 2, image.height / 2)
+    around = _filled(_halved(image)).resize(image.size, Image.Resampling.BILINEAR, box)
+    around.paste(opaque, mask=seen)
+    return around
 
 
-def _halved(x: np.ndarray) -> np.ndarray:
-    """Sums of 2×2."""
-    rows, columns = np.arange(0, x.shape[0], 2), np.arange(0, x.shape[1], 2)
-    return np.add.reduceat(np.add.reduceat(x, rows, axis=0), columns, axis=1)
+def _halved(image: Image.Image) -> Image.Image:
+    """Means of what is visible in squares of 2×2; alpha is 255 where there is any."""
+    half = image.reduce(2)
+    half.putalpha(half.getchannel("A").point(lambda alpha: 255 if alpha else 0))
+    return half
