@@ -94,7 +94,8 @@ def _exact_picture(image: Image.Image) -> Picture:
     """For lossless coding: all that `to_pil` needs to make the same image."""
     mode = image.mode
     if mode not in LAYOUTS:
-        raise ImageError(f"images of mode {mode} cannot be coded without loss: convert with image.convert('RGB')")
+        way = "scale and convert them to integers" if mode == "F" else "convert with image.convert('RGB')"
+        raise ImageError(f"images of mode {mode} cannot be coded without loss: {way}")
     pixels = _pixels(image)
     if mode == "I" and not (0 <= pixels.min() and pixels.max() <= 0xFFFF):
         raise ImageError(f"samples from {pixels.min()} to {pixels.max()}: of mode I only 0 to 65535 can be coded")
@@ -146,17 +147,27 @@ def _transparency(value):
     raise ImageError(f"transparency {value!r} cannot be kept: remove image.info['transparency'] to go on")
 
 
-# EXIF's words for dots per inch, where the picture has them and no EXIF: files need no section of their own for it.
+# EXIF's words for dots per inch, which are kept there: files need no section of their own for it.
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _INCH, _CENTIMETRE = 0x011A, 0x011B, 0x0128, 2, 3
+_CAMERA, _MAKER_NOTE, _THUMBNAIL = 0x8769, 0x927C, 1
 
 
 def _with_resolution(info: dict) -> dict:
-    """The metadata of an image; `dpi` as EXIF if there is none."""
-    dpi = info.get("dpi")
-    if info.get("exif") or not dpi or not all(0 < float(value) < 1e6 for value in dpi):
+    """The metadata of an image; `dpi` goes into EXIF that has no resolution, or becomes all of it.
+
+    EXIF with notes of the camera's maker or a thumbnail is left as it is: Pillow would break those.
+    """
+    try:
+        x, y = (float(value) for value in info.get("dpi", ()))
+        exif = Image.Exif()
+        exif.load(info.get("exif"))
+        strange = info.get("exif") and not len(exif)
+        left = strange or _X_RESOLUTION in exif or exif.get_ifd(_THUMBNAIL) or _MAKER_NOTE in exif.get_ifd(_CAMERA)
+    except Exception:  # dpi and EXIF are anybody's, and this of their facts is a minor one
         return info
-    exif = Image.Exif()
-    exif[_X_RESOLUTION], exif[_Y_RESOLUTION], exif[_RESOLUTION_UNIT] = float(dpi[0]), float(dpi[1]), _INCH
+    if left or not (0 < x < 1e6 and 0 < y < 1e6):
+        return info
+    exif[_X_RESOLUTION], exif[_Y_RESOLUTION], exif[_RESOLUTION_UNIT] = x, y, _INCH
     return {**info, "exif": exif.tobytes()}
 
 

@@ -40,8 +40,8 @@ def read_image(
     """The decoded picture, with ICC profile, EXIF and XMP in its `info`; of a file of NumPy (.npy) its array.
 
     Of an animation or a document only the first frame, and only if `first_frame` says so. LimitError before anything
-    beyond `max_pixels` is decoded; ImageError for what Pillow cannot read, and for samples of 16 bits of which it keeps
-    8: nothing is cut in silence. OSError as for any file.
+    beyond `max_pixels` is decoded; ImageError for what Pillow cannot read, and for deeper samples of which it keeps 8
+    bits: nothing is cut in silence. OSError as for any file.
     """
     data = read_bytes(name)
     if data.startswith(np.lib.format.MAGIC_PREFIX):
@@ -50,13 +50,13 @@ def read_image(
         with _pillow_limit_off():
             image = Image.open(io.BytesIO(data))
             check_size(*image.size, max_pixels)
-            # MPO is a JPEG with a preview or a gain map behind it; the picture is the first frame.
-            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+            # MPO is a JPEG with a preview or a gain map behind it, PSD a picture and its layers; the picture is first.
+            frames = 1 if image.format in ("MPO", "PSD") else getattr(image, "n_frames", 1)
             if frames > 1 and not first_frame:
                 raise ImageError(f"{frames} frames: only the first can be coded, with --first-frame")
-            if "16" not in image.mode and "I" != image.mode and _has_deep_tiles(image):
+            if image.mode not in _DEEP_MODES and (bits := _bits(image, data)) > 8:
                 raise ImageError(
-                    f"samples of 16 bits, of which Pillow reads 8 in mode {image.mode}: convert the file to 8 bits, "
+                    f"samples of {bits} bits, of which Pillow reads 8 in mode {image.mode}: convert the file to 8 bits, "
                     "or to .npy (NumPy's) and compress that with --lossless"
                 )
             image.load()
@@ -86,16 +86,36 @@ def _array(data: bytes, max_pixels: int | None) -> np.ndarray:
         raise ImageError(f"the array cannot be read: {error}") from error
 
 
-def _has_deep_tiles(image: Image.Image) -> bool:
-    """Whether the samples of a file that is open but not loaded have 16 bits: its raw mode (`RGB;16B`) says so."""
-    for tile in getattr(image, "tile", ()):
-        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
-        if any(isinstance(argument, str) and ";16" in argument for argument in arguments):
-            return True
-    return False
+_DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_FIVE_SIX_FIVE = ("BGR;16", "RGB;16")  # bits of the three samples of a pixel
+
+
+def _bits(image: Image.Image, data: bytes) -> int:
+    """Bits of the deepest sample of a file, open but not loaded; 8 if it has fewer, or if nothing is known of it.
+
+    Pillow says it in no one place: some decoders are told (raw modes, arguments), and others look for themselves.
+    """
+    found = [8]
+    for decoder, _, _, arguments in getattr(image, "tile", ()):
+        arguments = arguments if isinstance(arguments, tuple) else (arguments,)
+        raw_modes = {argument for argument in arguments if isinstance(argument, str)}
+        if any(";16" in mode and mode not in _FIVE_SIX_FIVE for mode in raw_modes) or decoder == "SGI16":
+            found.append(16)
+        elif decoder in ("ppm", "ppm_plain") and isinstance(arguments[-1], int):
+            found.append(arguments[-1].bit_length())  # of the largest value
+    box = data.find(b"av1C") if image.format == "AVIF" else -1
+    if box >= 0:  # then marker and version, profile and level, flags
+        found.append((8, 8, 10, 12)[data[box + 6] >> 5 & 3])
+    start = data.find(b"\xff\x4f\xff\x51") if image.format == "JPEG2000" else -1
+    if start >= 0:  # the codestream; three bytes a component follow their number
+        components = int.from_bytes(data[start + 40 : start + 42], "big")
+        found += [(size & 0x7F) + 1 for size in data[start + 42 : start + 42 + 3 * components : 3]]
+    return max(found)
 
 
 _pillow_limit = threading.Lock()
+if hasattr(os, "register_at_fork"):  # no child is born while another thread has the limit off
+    os.register_at_fork(before=_pillow_limit.acquire, after_in_parent=_pillow_limit.release, after_in_child=_pillow_limit.release)
 
 
 @contextlib.contextmanager
@@ -114,8 +134,6 @@ def _pillow_limit_off():
 
 def _exif_of_tiff(image: Image.Image) -> bytes:
     source, kept = image.getexif(), Image.Exif()
-if hasattr(os, "register_at_fork"):  # no child is born while another thread has the limit off
-    os.register_at_fork(before=_pillow_limit.acquire, after_in_parent=_pillow_limit.release, after_in_child=_pillow_limit.release)
     for tag in _DESCRIPTIVE_TIFF_TAGS:
         if tag in source:
             kept[tag] = source[tag]
