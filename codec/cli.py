@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
@@ -325,7 +326,10 @@ def _outcome(work: tuple) -> tuple[str, str | None]:
         names = f"{_name(source, 'stdin')} → {_name(target, 'stdout')}"
         line = f"{names}  {figures}  {time.monotonic() - start:.1f} s"
 
-    return (line, None) if _reported(args, source, do, report) else ("", report.getvalue())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # remarks about metadata; what matters to pixels is an error
+        done = _reported(args, source, do, report)
+    return (line, None) if done else ("", report.getvalue())
 
 
 WORTH_PROCESSES = 8  # files from which on processes of their own pay for their start: some seconds, for torch

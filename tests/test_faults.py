@@ -124,6 +124,13 @@ def test_an_input_that_ends_early_is_one_line(folder, rng):
             check_old_is_there(done, "error: stdin: ")
 
 
+def test_damaged_metadata_in_a_whole_file_is_no_noise(folder):
+    cut = b"MM\0*\0\0\0\x08\0\x05\x01\x0e\0\2\0\0\0\x0e\0\0\0"  # five entries, of which one half is there
+    Path("a.lic").write_bytes(codec.compress(np.zeros((8, 8, 3), np.uint8), lossless=True, exif=cut))
+    done = subprocess.run([sys.executable, "-m", "codec", "decompress", "a.lic", "a.png"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr.startswith("a.lic → a.png") and done.stderr.count("\n") == 1, done.stderr
+
+
 def started(*arguments: str, fifo: str) -> subprocess.Popen:
     """A process that has checked its output and now waits for its input, which a named pipe will bring."""
     os.mkfifo(fifo)
