@@ -2,6 +2,7 @@
 
     Image.open("photo.lic")                     # reads the header and the metadata; the pixels when they are needed
     image.save("photo.lic", quality=60)         # the options of codec.compress
+    image.thumbnail((128, 128))                 # of a lossy file: from a preview where one is large enough, many times faster
 
 Damage found while decoding is an OSError, as of Pillow's own formats; a header that is not ours makes Image.open go on
 to other formats. Image.MAX_IMAGE_PIXELS is checked by Image.open, before anything is decoded.
@@ -22,6 +23,7 @@ FORMAT = "LIC"
 SUFFIX = ".lic"
 MIME = "image/x-lic"
 HEADER_BYTES = 512  # no header of version 1 is longer
+PREVIEWS = 16, 8  # times smaller, what decompress offers
 _INFO = {Tag.ICC_PROFILE: "icc_profile", Tag.EXIF: "exif", Tag.XMP: "xmp"}
 _OPTIONS = {
     name
@@ -51,14 +53,29 @@ class LicImageFile(ImageFile.ImageFile):
             raise SyntaxError(str(error)) from error
         self.info["lossless"] = header.method == "lossless"
         self.tile = []
-        self._pending = True
+        self._pending, self._preview, self._pixels = True, None, header.width * header.height
+
+    def draft(self, mode: str | None, size: tuple[int, int] | None):
+        """As of JPEG files, which `thumbnail` calls: the picture becomes a preview that is at least `size`, if there is one.
+
+        Returns (mode, box of the picture in the preview), or None where all stays as it was: in lossless files always.
+        """
+        if not self._pending or self._preview or size is None or self.info["lossless"]:
+            return None
+        scale = min(self.width // max(1, size[0]), self.height // max(1, size[1]))
+        self._preview = next((factor for factor in PREVIEWS if factor <= scale), None)
+        if self._preview is None:
+            return None
+        box = 0, 0, self.width / self._preview, self.height / self._preview
+        self._size = tuple(-(-side // self._preview) for side in self.size)
+        return self.mode, box
 
     def load(self):
         if self._pending:
             self.fp.seek(self._start)
             try:
                 # Image.open has checked the size against Image.MAX_IMAGE_PIXELS, which is the caller's to set.
-                image = api.decompress(self.fp.read(), max_pixels=self.width * self.height)
+                image = api.decompress(self.fp.read(), preview=self._preview, max_pixels=self._pixels)
             except CodecError as error:
                 raise OSError(str(error)) from error
             self.im, self.palette = image.im, image.palette

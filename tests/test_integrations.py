@@ -1,7 +1,9 @@
 """Programs that do not know us: imageio through Pillow, numcodecs and Zarr, file(1)."""
 
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +75,33 @@ def test_file_knows_the_format(photo, tmp_path):
         ["file", "--brief", "--mime-type", "-m", DOCS / "lic.magic", tmp_path / "a"], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == codec.pillow_plugin.MIME
+
+
+def test_desktops_know_the_format(photo, tmp_path):
+    if not shutil.which("update-mime-database") or not shutil.which("gio"):
+        pytest.skip("no shared MIME database on this system")
+    packages = tmp_path / "mime" / "packages"
+    packages.mkdir(parents=True)
+    shutil.copy(DOCS / "lic.xml", packages)
+    environment = os.environ | {"XDG_DATA_HOME": str(tmp_path), "LC_ALL": "C"}
+    subprocess.run(["update-mime-database", tmp_path / "mime"], env=environment, check=True)
+    (tmp_path / "a").write_bytes(codec.compress(photo))  # by its content
+    (tmp_path / "b.lic").write_text("text")  # by its name
+    for name in ("a", "b.lic"):
+        command = ["gio", "info", "--attributes", "standard::fast-content-type,standard::content-type", tmp_path / name]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert f"content-type: {codec.pillow_plugin.MIME}" in done.stdout
+
+
+def test_numcodecs_finds_the_codec_by_its_entry_point(lic, tmp_path):
+    """As pip installs it: the line of pyproject.toml in the package's metadata."""
+    root = DOCS.parent
+    section = (root / "pyproject.toml").read_text("utf-8").split('[project.entry-points."numcodecs.codecs"]\n')[1].split("\n\n")[0]
+    metadata = tmp_path / "lic_codec-0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: lic-codec\nVersion: 0\n")
+    (metadata / "entry_points.txt").write_text("[numcodecs.codecs]\n" + section.replace('"', "") + "\n")
+    code = "import numcodecs; print(numcodecs.get_codec({'id': 'lic', 'effort': 2}))"
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout == f"{lic(effort=2)}\n", done.stderr

@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 import codec
 import codec.pillow_plugin  # noqa: F401  (registers the format)
+from codec.metrics import psnr
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
 
@@ -83,7 +84,7 @@ def test_a_limit_of_pillow_above_ours_is_the_one_that_counts(photo, monkeypatch,
 
 
 def test_what_cannot_be_coded_is_an_error_of_pillow(photo):
-    with pytest.raises(OSError, match="lossy files hold 8 bits"):
+    with pytest.raises(OSError, match="lossy"):
         saved(photo.convert("F"))
     with pytest.raises(ValueError, match="quality"):
         saved(photo, quality=200)
@@ -99,3 +100,27 @@ def test_open_is_lazy(photo, tmp_path):
 
 def test_an_array_of_a_lazy_picture(photo):
     assert np.array(Image.open(saved(photo, lossless=True))).tobytes() == np.array(photo).tobytes()
+
+
+@pytest.mark.parametrize(("side", "factor"), [(15, 16), (24, 8), (40, 1)])
+def test_a_thumbnail_comes_from_a_preview_that_is_large_enough(photo, side, factor):
+    large = photo.resize((735, 490))
+    data = codec.compress(large, 90)
+    thumbnail = Image.open(io.BytesIO(data))
+    expected = Image.open(io.BytesIO(data))
+    expected.load()  # what is decoded already is not decoded again, smaller
+    assert (thumbnail.draft(None, (2 * side, 2 * side)) is None) == (factor == 1)
+    assert thumbnail.size == (-(-735 // factor), -(-490 // factor))
+    thumbnail = Image.open(io.BytesIO(data))
+    for image in (thumbnail, expected):
+        image.thumbnail((side, side))
+    assert thumbnail.size == expected.size == (side, round(side * 490 / 735))
+    assert psnr(np.asarray(thumbnail), np.asarray(expected)) > 30
+
+
+def test_a_thumbnail_of_a_lossless_file(photo):
+    image = Image.open(saved(photo, lossless=True))
+    image.thumbnail((4, 4))
+    photo = photo.copy()
+    photo.thumbnail((4, 4))
+    assert image.tobytes() == photo.tobytes()

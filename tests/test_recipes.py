@@ -35,7 +35,7 @@ def run(code: str) -> str:
 
 
 def test_a_thumbnail_and_a_detail(folder):
-    assert run(RECIPES["A thumbnail, a detail"].removeprefix("python")) == "(96, 64) RGB (12, 8) (40, 30)\n"
+    assert run(RECIPES["A thumbnail, a detail"].removeprefix("python")) == "(96, 64) RGB (12, 8) (40, 30)\n(4, 3)\n"
 
 
 def test_targets(folder):
@@ -51,6 +51,24 @@ def test_a_cluster(folder, photo):
     printed = run(RECIPES["A bucket of pictures on a cluster"].removeprefix("python"))
     files = sorted(Path("photos").glob("*.lic"))
     assert printed == f"3 files, {sum(path.stat().st_size for path in files)} bytes\n" and len(files) == 3
+
+
+MEMORY_STORE = """
+import PIL.Image
+for number in range(3):
+    with fsspec.open(f"memory://photos/{number}.png", "wb") as file:
+        PIL.Image.new("RGB", (8, 8 + number)).save(file, "PNG")
+"""
+
+
+def test_a_cluster_over_a_store_with_addresses(folder):
+    """The same recipe on a store in memory, and so in one process: each address keeps its protocol."""
+    pytest.importorskip("dask.distributed")
+    code = RECIPES["A bucket of pictures on a cluster"].removeprefix("python")
+    code = code.replace('"photos/*', '"memory://photos/*').replace("n_workers=2", "processes=False, n_workers=1")
+    code = code.replace('\nif __name__', MEMORY_STORE + '\nif __name__') + '    print(fsspec.filesystem("memory").glob("photos/*.lic"))\n'
+    printed = run(code).splitlines()
+    assert printed[0].startswith("3 files, ") and printed[1] == "['/photos/0.lic', '/photos/1.lic', '/photos/2.lic']"
 
 
 def test_a_model_of_ones_own(folder, photo):
