@@ -59,6 +59,7 @@ def read_image(
                     f"samples of {bits} bits, of which Pillow reads 8 in mode {image.mode}: convert the file to 8 bits, "
                     "or to .npy (NumPy's) and compress that with --lossless"
                 )
+            _widen_transparent_level(image)
             image.load()
             if image.format == "TIFF":
                 image.info["exif"] = _exif_of_tiff(image)
@@ -111,6 +112,13 @@ def _bits(image: Image.Image, data: bytes) -> int:
         components = int.from_bytes(data[start + 40 : start + 42], "big")
         found += [(size & 0x7F) + 1 for size in data[start + 42 : start + 42 + 3 * components : 3]]
     return max(found)
+
+
+def _widen_transparent_level(image: Image.Image) -> None:
+    """PNGs of 2 and 4 bits: Pillow widens their levels of gray to 8 bits, and forgets the transparent one."""
+    raw_mode = image.tile[0][3] if image.format == "PNG" and image.tile else None
+    if raw_mode in ("L;2", "L;4") and "transparency" in image.info:
+        image.info["transparency"] *= {"L;2": 85, "L;4": 17}[raw_mode]
 
 
 _pillow_limit = threading.Lock()

@@ -64,6 +64,11 @@ FILES = {
     "palette.bmp": (lambda p: p.quantize(9), {}, "RGB", "converted from P to RGB"),
     "rgba.tga": (with_alpha, {}, "RGBA", ""),
     "rgb.ppm": (lambda p: p, {}, "RGB", ""),
+    "rgb.jp2": (lambda p: p, {}, "RGB", ""),
+    "rgb.pcx": (lambda p: p, {}, "RGB", ""),
+    "rgb.sgi": (lambda p: p, {}, "RGB", ""),
+    "rgba.dds": (with_alpha, {}, "RGBA", ""),
+    "rgba.qoi": (with_alpha, {}, "RGBA", ""),
     "icon.ico": (lambda p: with_alpha(p).resize((32, 32)), {"sizes": [(32, 32)]}, "RGBA", ""),
     "rgba.webp": (with_alpha, {"lossless": True}, "RGBA", ""),
     "rgba.avif": (with_alpha, {}, "RGBA", ""),
@@ -104,7 +109,7 @@ def test_lossless_returns_every_kind_of_file(name, photo, tmp_path, capsys):
         assert (after.mode, after.tobytes()) == (before.mode, before.tobytes())
 
 
-@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
+@pytest.mark.parametrize("suffix", ["gif", "webp", "avif", "png", "tif"])
 def test_animations_and_documents_need_a_choice(suffix, photo, tmp_path, capsys):
     source = str(tmp_path / f"film.{suffix}")
     photo.save(source, save_all=True, append_images=[photo.rotate(180)])
@@ -120,17 +125,39 @@ def test_the_picture_of_a_phone_is_its_first_frame(photo, tmp_path, capsys):
     assert codec.inspect((tmp_path / "a.lic").read_bytes()).width == photo.width
 
 
+def png_file(*chunks: tuple[bytes, bytes]) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in (*chunks, (b"IEND", b""))
+    )
+
+
 def png(pixels: np.ndarray, *, interlaced: bool = False) -> bytes:
     """A PNG as Pillow does not write it: H×W×3 of uint8 or big-endian uint16, in the seven passes of Adam7 or in one."""
     passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
     parts = [pixels[y::down, x::right] for x, y, right, down in passes] if interlaced else [pixels]
     rows = b"".join(b"\0" + row.tobytes() for part in parts if part.size for row in part)
     header = struct.pack(">IIBBBBB", *pixels.shape[1::-1], 8 * pixels.itemsize, 2, 0, 0, interlaced)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-        for name, content in chunks
-    )
+    return png_file((b"IHDR", header), (b"IDAT", zlib.compress(rows)))
+
+
+@pytest.mark.parametrize(("bits", "levels"), [
+    (1, [0, 255] * 4), (2, [0, 85, 170, 255] * 2), (4, [0, 17, 34, 51, 204, 221, 238, 255]),
+])  # fmt: skip
+@pytest.mark.parametrize("transparent", [0, 1])
+def test_a_transparent_level_of_few_bits(bits, levels, transparent, tmp_path):
+    samples = "".join(format(level >> (8 - bits), f"0{bits}b") for level in levels)
+    row = int(samples, 2).to_bytes(bits, "big")
+    header = struct.pack(">IIBBBBB", 8, 1, bits, 0, 0, 0, 0)
+    level = struct.pack(">H", transparent)
+    data = png_file((b"IHDR", header), (b"tRNS", level), (b"IDAT", zlib.compress(b"\0" + row)))
+    (tmp_path / "in.png").write_bytes(data)
+    image = imagefile.read_image(str(tmp_path / "in.png"))
+    alpha = codec.decompress(codec.compress(image)).getchannel("A")
+    expected = [0 if sample == levels[transparent] else 255 for sample in levels]
+    assert list(alpha.tobytes()) == expected
+    again = codec.decompress(codec.compress(image, lossless=True))
+    assert list(again.convert("LA").getchannel("A").tobytes()) == expected
 
 
 def test_an_interlaced_file_is_read_like_any_other(photo, tmp_path, capsys):
@@ -184,7 +211,8 @@ def tiff_rgb16(deep: np.ndarray) -> bytes:
 
 def by_imagecodecs(encoder: str, **options):
     def make(deep: np.ndarray) -> bytes:
-        return getattr(pytest.importorskip("imagecodecs"), encoder)(deep >> (16 - options.get("bitspersample", 16)), **options)
+        encode = getattr(pytest.importorskip("imagecodecs"), encoder)
+        return encode(deep >> (16 - options.get("bitspersample", 16)), **options)
 
     return make
 
@@ -328,6 +356,12 @@ def test_dots_per_inch_may_be_anything(dpi, photo):
 def test_exif_may_be_anything(exif, photo):
     image = codec.decompress(codec.compress(photo, exif=exif, lossless=True))
     assert image.info.get("exif", b"") == exif and "dpi" not in image.info
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "LAB", "YCbCr", "HSV", "RGBX", "RGBa", "La", "F"])
+def test_lossless_coding_refuses_the_modes_that_it_cannot_return(mode):
+    with pytest.raises(codec.ImageError, match=f"mode {mode} cannot be coded without loss"):
+        codec.compress(Image.new(mode, (3, 3)), lossless=True)
 
 
 # ── conversion ──
