@@ -11,6 +11,7 @@ from numcodecs.abc import Codec
 from numcodecs.compat import ensure_contiguous_ndarray, ndarray_copy
 
 from . import api
+from .errors import ImageError
 
 
 class Lic(Codec):
@@ -25,8 +26,13 @@ class Lic(Codec):
         self.lossless, self.quality, self.effort = bool(lossless), float(quality), int(effort)
 
     def encode(self, buf) -> bytes:
-        """One picture -> a file of ours. Raises ImageError for chunks that are no pictures."""
+        """One picture -> a file of ours. Raises ImageError for chunks that are no pictures.
+
+        And for those in Fortran order or foreign byte order: who decodes takes our bytes for that order, silently.
+        """
         chunk = np.asarray(buf)
+        if not chunk.dtype.isnative or chunk.flags.f_contiguous and not chunk.flags.c_contiguous:
+            raise ImageError(f"chunk of {chunk.dtype.str} in order {'CF'[not chunk.flags.c_contiguous]}: only native bytes in order C are coded")
         while chunk.ndim > 2 and chunk.shape[0] == 1:
             chunk = chunk[0]
         how = {"lossless": True} if self.lossless else {"quality": self.quality}

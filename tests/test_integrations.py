@@ -28,8 +28,11 @@ def test_imageio_reads_and_writes_the_format(photo, tmp_path):
 @pytest.fixture
 def lic():
     pytest.importorskip("numcodecs")
+    from numcodecs.registry import register_codec
+
     from codec.numcodecs_plugin import Lic
 
+    register_codec(Lic)  # as its entry point does where the package is installed
     return Lic
 
 
@@ -54,9 +57,6 @@ def test_a_codec_says_how_it_codes(lic, photo):
 
 def test_zarr_stores_pictures(lic, photo):
     zarr = pytest.importorskip("zarr")
-    from numcodecs.registry import register_codec
-
-    register_codec(lic)
     pictures = np.stack([np.asarray(photo), np.asarray(photo)[::-1]])
     store = zarr.storage.MemoryStore()
     array = zarr.create_array(
@@ -65,6 +65,18 @@ def test_zarr_stores_pictures(lic, photo):
     array[:] = pictures
     again = zarr.open_array(store, mode="r")
     assert np.array_equal(again[:], pictures) and again.compressors[0].codec_id == "lic"
+
+
+@pytest.mark.parametrize(("dtype", "order"), [(">u2", "C"), ("<u2", "F"), ("u1", "F")])
+def test_zarr_is_told_what_would_come_back_scrambled(lic, dtype, order):
+    """Zarr takes the decoded bytes for its own order of bytes and of samples: such arrays were stored, and lost."""
+    zarr = pytest.importorskip("zarr")
+    array = zarr.create_array(
+        zarr.storage.MemoryStore(), shape=(20, 30, 3), chunks=(20, 30, 3), dtype=dtype, order=order,
+        zarr_format=2, filters=None, compressors=lic(),
+    )  # fmt: skip
+    with pytest.raises(codec.ImageError, match="only native bytes in order C"):
+        array[:] = np.arange(1800, dtype=dtype).reshape(20, 30, 3)
 
 
 def test_file_knows_the_format(photo, tmp_path):
