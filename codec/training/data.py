@@ -80,10 +80,10 @@ class ImageFolder:
         areas = np.array([image.shape[1] * image.shape[2] for image in self.train], dtype=np.float64)
         self.weights = areas / areas.sum()
 
-    def crops(self, count: int, size: int, rng: np.random.Generator) -> Tensor:
+    def crops(self, count: int, size: int, rng: np.random.Generator, *, flat: float = 0.15) -> Tensor:
         """Random crops, count×3×size×size float32 in [0, 1]: images drawn by area, flipped or transposed at random,
-        a third of them from a larger window that is scaled down (hides source artefacts, multiplies the data), and every
-        seventh with flat parts."""
+        a third of them from a larger window that is scaled down (hides source artefacts, multiplies the data), and a
+        share `flat` with flat parts."""
         batch = []
         for index in rng.choice(len(self.train), count, p=self.weights):
             image = self.train[index]
@@ -99,7 +99,7 @@ class ImageFolder:
                 crop = crop.flip(2)
             if rng.random() < 0.25:
                 crop = crop.transpose(1, 2)
-            if rng.random() < 0.15:
+            if rng.random() < flat:
                 crop = _flattened(crop, rng)
             batch.append(crop)
         return torch.stack(batch)

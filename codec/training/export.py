@@ -23,8 +23,8 @@ from .loop import Trainer
 REACH = 5.0
 # Residuals up to this magnitude are counted one by one; the widest tables end there too.
 COUNTED = 1024
-# Weight of the Gaussian against real counts, in occurrences.
-PSEUDO_COUNT = 1000.0
+# Weight of the Gaussian, and of p(z), against real counts, in occurrences.
+PSEUDO_COUNT, HYPER_PSEUDO_COUNT = 1000.0, 200.0
 # Share of a wide uniform-like component mixed into every table: keeps surprises affordable.
 FLOOR = 1e-5
 
@@ -49,16 +49,18 @@ def latent_tables(counts: np.ndarray | None = None) -> list[Table]:
 
 
 @torch.no_grad()
-def count_residuals(trainer: Trainer, network: LossyVAE, crops: int = 512) -> np.ndarray:
-    """Occurrences of residuals by scale level on random training crops at random rates, levels from the integers."""
+def count_symbols(trainer: Trainer, network: LossyVAE, crops: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+    """Occurrences on random training crops at random rates: of residuals by scale level (from the integers), and of
+    hyper-latents -INPUT_MAX..INPUT_MAX by nearest rate point and channel."""
     prior, config = network.prior, network.config
     scales = IntegerNetwork(prior.scale_network.integers())
     offset_table = (prior.scale_offset.table / OUTPUT_STEP).round()
     counts = np.zeros((SCALE_LEVELS, 2 * COUNTED + 1), dtype=np.int64)
+    hyper = np.zeros((config.rate_points, config.hyper_latent_channels, 2 * INPUT_MAX + 1), dtype=np.int64)
     size = min(256, *(side // 64 * 64 for image in trainer.data.train for side in image.shape[1:]))
     rng = np.random.default_rng(trainer.config.seed + 1)
     for _ in range(crops // 8):
-        x = trainer.data.crops(8, size, rng).cpu().contiguous(memory_format=torch.channels_last)
+        x = trainer.data.crops(8, size, rng, flat=0.0).cpu().contiguous(memory_format=torch.channels_last)
         t = torch.from_numpy(rng.uniform(0, config.rate_points - 1, 8).astype(np.float32))
         y = network.analyse(x, t)
         z = prior.infer(y).round().clamp(-INPUT_MAX, INPUT_MAX)
@@ -71,12 +73,16 @@ def count_residuals(trainer: Trainer, network: LossyVAE, crops: int = 512) -> np
         residual = (known - means).round().clamp(-COUNTED, COUNTED).long() + COUNTED
         flat = (level * counts.shape[1] + residual).flatten().numpy()
         counts += np.bincount(flat, minlength=counts.size).reshape(counts.shape)
-    return counts
+        place = torch.round(t).long()[:, None] * hyper.shape[1] + torch.arange(hyper.shape[1])
+        flat = (place[:, :, None, None] * hyper.shape[2] + z.long() + INPUT_MAX).flatten().numpy()
+        hyper += np.bincount(flat, minlength=hyper.size).reshape(hyper.shape)
+    return counts, hyper
 
 
 @torch.no_grad()
-def hyper_tables(network: LossyVAE) -> list[Table]:
-    """p(z) at each rate point and channel, cut where less than one part in 10^5 lies beyond."""
+def hyper_tables(network: LossyVAE, counts: np.ndarray | None = None) -> list[Table]:
+    """p(z) at each rate point and channel, corrected by how often each value occurred (`counts`, as `count_symbols` has
+    them), cut where less than one part in 10^5 lies beyond."""
     prior = network.prior
     tables = []
     symbols = torch.arange(-INPUT_MAX, INPUT_MAX + 1, dtype=torch.float32)
@@ -84,6 +90,8 @@ def hyper_tables(network: LossyVAE) -> list[Table]:
         t = torch.tensor([float(point)])
         grid = symbols[None, None, :, None].expand(1, network.config.hyper_latent_channels, -1, 1)
         mass = torch.exp2(-prior.z_bits(grid, t))[0, :, :, 0].double().numpy()  # Cz×symbols
+        if counts is not None:
+            mass = HYPER_PSEUDO_COUNT * mass + counts[point]
         for row in mass:
             inside = np.flatnonzero(row > 1e-5 * row.max())
             low, high = int(inside[0]), int(inside[-1])
@@ -131,7 +139,7 @@ def export(trainer: Trainer, path: str | Path) -> None:
     network.load_state_dict({name: value.cpu() for name, value in trainer.ema.items()})
     factorised = isinstance(network.prior, FactorisedPrior)
     _require_exact(network)
-    save_network(network, path, _record(trainer), None if factorised else count_residuals(trainer, network))
+    save_network(network, path, _record(trainer), None if factorised else count_symbols(trainer, network))
 
 
 def export_lossless(trainer: Trainer, path: str | Path) -> None:
@@ -149,8 +157,10 @@ def _require_exact(network: LossyVAE) -> None:
         raise ValueError("the scale network is not quantised yet: train with --phase scales first")
 
 
-def save_network(network: LossyVAE, path: str | Path, training: dict, counts: np.ndarray | None = None) -> None:
-    """Write a network as a model file, with its tables computed here; `counts` as in `latent_tables`."""
+def save_network(
+    network: LossyVAE, path: str | Path, training: dict, counts: tuple[np.ndarray, np.ndarray] | None = None
+) -> None:
+    """Write a network as a model file, with its tables computed here; `counts` as `count_symbols` gives them."""
     _require_exact(network)
     prior = network.prior
     factorised = isinstance(prior, FactorisedPrior)
@@ -159,7 +169,7 @@ def save_network(network: LossyVAE, path: str | Path, training: dict, counts: np
         network=network,
         scale_integers={} if factorised else prior.scale_network.integers(),
         scale_offset=(prior.scale_offset.table.detach() / OUTPUT_STEP).round().numpy(),
-        latent_tables=latent_tables(counts),
-        hyper_tables=[] if factorised else hyper_tables(network),
+        latent_tables=latent_tables(counts and counts[0]),
+        hyper_tables=[] if factorised else hyper_tables(network, counts and counts[1]),
         training=training,
     )
