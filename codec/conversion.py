@@ -8,7 +8,7 @@ from PIL import Image, ImageCms
 from .errors import ImageError
 
 CODED = ("L", "LA", "RGB", "RGBA")
-_DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _INK_AND_LAB = ("CMYK", "LAB")  # what a profile then describes; beside YCbCr and HSV it describes the RGB they stand for
 _STRIP = 512  # rows at once, even
 
@@ -29,9 +29,9 @@ def converted(image: Image.Image) -> Image.Image:
 
     CMYK and LAB go to sRGB through the ICC profile, which is gone from the result's `info`: it describes the source. Without
     a profile, or with one that is damaged or of another space, they go as Pillow's `convert` has it, like all the others.
-    ImageError for samples of more than 8 bits.
+    ImageError for samples of more than 8 bits, and for a transparency or a palette that Pillow cannot apply.
     """
-    if image.mode in _DEEP:
+    if image.mode in DEEP:
         raise ImageError(
             f"samples of mode {image.mode}: lossy files hold 8 bits; convert with image.convert('L') after scaling them to "
             "0..255, or code without loss (lossless=True, --lossless)"
@@ -40,8 +40,11 @@ def converted(image: Image.Image) -> Image.Image:
         raise ImageError("samples of mode F, floating point: convert them to integers, for lossy coding of 0..255 first")
     if image.mode in CODED and "transparency" not in image.info:
         return image
-    transform = _transform(image)
-    out = ImageCms.applyTransform(image, transform) if transform else image.convert(_target(image))
+    try:
+        transform = _transform(image)
+        out = ImageCms.applyTransform(image, transform) if transform else image.convert(_target(image))
+    except Exception as error:  # Pillow raises whatever the contents of `info` make it stumble over
+        raise ImageError(f"mode {image.mode} cannot be converted to {_target(image)}: {error}") from error
     dropped = ("transparency", "icc_profile") if image.mode in _INK_AND_LAB else ("transparency",)
     out.info = {key: value for key, value in image.info.items() if key not in dropped}
     return out

@@ -144,7 +144,8 @@ def _transparency(value):
     values = value if isinstance(value, tuple) else (value,)
     if len(values) in (1, 3) and all(isinstance(one, int) and 0 <= one <= 0xFFFF for one in values):
         return value if len(values) == 3 else values[0]
-    raise ImageError(f"transparency {value!r} cannot be kept: remove image.info['transparency'] to go on")
+    what = f"of {len(value)} bytes" if isinstance(value, bytes) else repr(value)
+    raise ImageError(f"transparency {what} cannot be kept: remove image.info['transparency'] to go on")
 
 
 # EXIF's words for dots per inch, which are kept there: files need no section of their own for it.

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+from .conversion import DEEP
 from .errors import CodecError, ImageError
 from .image import check_size
 
@@ -54,7 +55,7 @@ def read_image(
             frames = 1 if image.format in ("MPO", "PSD") else getattr(image, "n_frames", 1)
             if frames > 1 and not first_frame:
                 raise ImageError(f"{frames} frames: only the first can be coded, with --first-frame")
-            if image.mode not in _DEEP_MODES and (bits := _bits(image, data)) > 8:
+            if image.mode not in (*DEEP, "F") and (bits := _bits(image, data)) > 8:
                 raise ImageError(
                     f"samples of {bits} bits, of which Pillow reads 8 in mode {image.mode}: convert the file to 8 bits, "
                     "or to .npy (NumPy's) and compress that with --lossless"
@@ -87,7 +88,6 @@ def _array(data: bytes, max_pixels: int | None) -> np.ndarray:
         raise ImageError(f"the array cannot be read: {error}") from error
 
 
-_DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _FIVE_SIX_FIVE = ("BGR;16", "RGB;16")  # bits of the three samples of a pixel
 
 

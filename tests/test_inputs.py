@@ -1,5 +1,6 @@
 """Every kind of picture file goes in and comes back: the rows of docs/INPUTS.md, with files that Pillow makes here."""
 
+import contextlib
 import io
 import struct
 import zlib
@@ -107,6 +108,26 @@ def test_lossless_returns_every_kind_of_file(name, photo, tmp_path, capsys):
     with Image.open(source) as before:
         after = codec.decompress((tmp_path / "a.lic").read_bytes())
         assert (after.mode, after.tobytes()) == (before.mode, before.tobytes())
+
+
+@pytest.mark.parametrize(("method", "words"), [
+    ([], "mode P cannot be converted to RGBA: "), (["-l"], "transparency of 300 bytes cannot be kept"),
+])  # fmt: skip
+def test_more_alpha_than_a_palette_can_have_is_one_line(method, words, tmp_path, capsys):
+    header = struct.pack(">IIBBBBB", 2, 1, 8, 3, 0, 0, 0)
+    chunks = ((b"PLTE", bytes(6)), (b"tRNS", b"\7" * 300), (b"IDAT", zlib.compress(b"\0\0\1")))
+    (tmp_path / "in.png").write_bytes(png_file((b"IHDR", header), *chunks))
+    status, err = run(capsys, "compress", *method, str(tmp_path / "in.png"), str(tmp_path / "a.lic"))
+    assert status == 1 and words in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("transparency", ["x", 3.5, (1, 2), -1, 999])
+@pytest.mark.parametrize("mode", ["1", "P", "L", "RGB"])
+def test_transparency_may_be_anything(mode, transparency):
+    image = Image.new(mode, (3, 3))
+    image.info["transparency"] = transparency
+    with contextlib.suppress(codec.ImageError):
+        assert codec.inspect(codec.compress(image)).mode.endswith("A")
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "avif", "png", "tif"])
