@@ -139,5 +139,5 @@ def test_workers_of_a_process_that_has_coded_before(method, jobs, photo):
     codec.compress(photo, threads=2)  # OpenMP has a team now, which a forked child lacks
     jobs = [(piece, way | {"threads": threads}) for threads in (0, 2) for piece, way in jobs[:2]]
     expected = [work(job) for job in jobs]
-    with concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context(method)) as pool:
+    with concurrent.futures.ProcessPoolExecutor(2 if method == "fork" else 1, multiprocessing.get_context(method)) as pool:
         assert list(pool.map(work, jobs, timeout=100)) == expected
