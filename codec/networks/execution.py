@@ -47,7 +47,9 @@ def execution(device: str, threads: int) -> Iterator[str]:
         with torch.no_grad():
             yield "cuda" if device != "cpu" and available else "cpu"
     except RuntimeError as error:
-        if "can't allocate memory" in str(error) or isinstance(error, torch.cuda.OutOfMemoryError):
+        # The last is how oneDNN says it.
+        words = ("can't allocate memory", "could not create a primitive")
+        if any(word in str(error) for word in words) or isinstance(error, torch.cuda.OutOfMemoryError):
             raise MemoryError(f"not enough memory: {str(error).splitlines()[0]}") from error
         raise
     finally:
