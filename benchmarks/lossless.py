@@ -19,7 +19,7 @@ from codec import lossless, planes
 from codec.evaluation import curves, images, rows, runner, summary
 
 HERE = Path(__file__).parent
-CODECS = "lic,jxl:e7,jxl:e9,webp,jpegls,png"
+CODECS = "lic,lic:e4,jxl:e7,jxl:e9,webp,jpegls,png"
 
 
 def bits_back(paths: list[Path], threads: int) -> dict:

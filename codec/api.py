@@ -63,7 +63,8 @@ def compress(
         I;16, I;16B and I (0 to 65535).
     quality: 0 to 100, continuous, higher is better; counted in hundredths. 100 is the best lossy point.
     lossless: every pixel, palette and transparent colour comes back as it was.
-    effort: 1 to 9, higher is slower; the decoder is not affected.
+    effort: 1 to 9, higher is slower; the decoder is not affected. With `lossless`, 4 and more adapt the model to the
+        picture, seconds whatever its size.
     target_bytes, target_bpp (ceilings), target_psnr (a floor, in dB): one of them instead of a quality.
     exif, icc_profile, xmp: None takes them from the PIL image, b"" drops them.
     device: "auto", "cpu" or "cuda"; threads: 0 is all. Neither affects what can decode the file.
@@ -138,7 +139,7 @@ def decompress(
     it is an array H×W×C of uint16.
 
     region: (left, top, width, height) of the pixels wanted. A lossy file is read and computed there alone, a lossless one
-        in whole groups of tiles; what is not read is not checked.
+        in whole tiles, of a picture below a megapixel in all of them; what is not read is not checked.
     preview: 8 or 16 for a picture that many times smaller, sides rounded up. From a lossy file it comes without the
         synthesis network, many times faster than the picture; a lossless file is decoded first. Modes 1, P and PA
         become L, RGB or RGBA. (Means of the linear path: close to the picture made smaller, not equal.)
@@ -315,11 +316,11 @@ def _decode_samples(
     if Tag.PIXELS in sections:
         from . import lossless  # imports torch
 
-        payload = container.payload_of_samples(Tag.PIXELS, sections[Tag.PIXELS])
         colours = 1 if header.mode.startswith("L") else 3
         colour = lossless.decode(
-            payload, **size, channels=colours, model_id=header.model_id, region=region, device=device, threads=threads
-        )
+            container.payload_of_samples(Tag.PIXELS, sections[Tag.PIXELS]), **size, channels=colours,
+            model_id=header.model_id, region=region, device=device, threads=threads,
+        )  # fmt: skip
         if region == (0, 0, header.width, header.height):
             container.check_samples(Tag.PIXELS, sections[Tag.PIXELS], colour)
         parts.append(colour)

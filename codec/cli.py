@@ -8,6 +8,7 @@ import argparse
 import concurrent.futures.process
 import contextlib
 import dataclasses
+import functools
 import io
 import json
 import math
@@ -104,7 +105,7 @@ def _load_compress(parser: argparse.ArgumentParser) -> Callable:
 def _compress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes, str]:
     if imagefile.is_image_name(target):
         raise FileExistsError(f"{target} exists and is an image by its name: remove it first, or take another name")
-    image = imagefile.read_image(source, first_frame=args.first_frame, max_pixels=args.max_pixels)
+    image = imagefile.read_image(source, first_frame=args.first_frame, max_pixels=args.max_pixels, deep=args.lossless)
     data = api.compress(
         image,
         api.DEFAULT_QUALITY if args.quality is None else args.quality,
@@ -152,9 +153,8 @@ def _decompress(args: argparse.Namespace, source: str, target: str) -> tuple[byt
     part = {"region": args.region, "preview": args.preview, "max_pixels": args.max_pixels}
     image = api.decompress(data, **part, device=args.device, threads=args.threads)
     info = api.inspect(data)
-    if not isinstance(image, np.ndarray):
-        for key in _dropped_metadata(args):
-            image.info.pop(key, None)
+    for key in _dropped_metadata(args):
+        image.info.pop(key, None)
     return imagefile.image_bytes(image, format), f"{info.width}×{info.height} {info.mode}"
 
 
@@ -294,7 +294,7 @@ def _each_file(parser: argparse.ArgumentParser, args: argparse.Namespace, suffix
     progress, failures = _Progress(len(jobs), shown=not args.quiet), 0
     args.progress = progress.part if progress.terminal else None
     with _in_parallel(args, jobs) as run:
-        outcomes = run(_outcome, work)
+        outcomes = run(work)
         for _ in work:
             with progress.step():
                 try:
@@ -337,20 +337,20 @@ WORTH_PROCESSES = 8  # files from which on processes of their own pay for their 
 
 @contextlib.contextmanager
 def _in_parallel(args: argparse.Namespace, jobs: list[tuple[str, str]]) -> Iterator[Callable]:
-    """A `map` that keeps the order: over processes of one thread each where that is worth it, else the plain one.
+    """What turns work into outcomes, in its order: in processes of one thread each where that is worth it, else here.
 
     Leaving it early ends the processes, which remove what they have half-written.
     """
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     processes = min(args.threads or available, len(jobs))
     if processes < 2 or len(jobs) < WORTH_PROCESSES or args.device == "cuda":
-        yield map
+        yield functools.partial(map, _outcome)
         return
     context = multiprocessing.get_context("spawn")
     args.threads, args.progress = 1, None
     pool = concurrent.futures.ProcessPoolExecutor(processes, context, initializer=_end_quietly)
     try:
-        yield pool.map
+        yield functools.partial(pool.map, _in_worker)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         if sys.exc_info()[0] is not None:
@@ -359,10 +359,40 @@ def _in_parallel(args: argparse.Namespace, jobs: list[tuple[str, str]]) -> Itera
         pool.shutdown(wait=True)
 
 
+_converting = _terminated = False  # of a worker
+
+
 def _end_quietly() -> None:
-    """In a worker: SIGTERM unwinds, and the terminal's SIGINT is left to the parent, which sends SIGTERM."""
+    """In a worker: SIGTERM ends it, and the terminal's SIGINT is left to the parent, which sends SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, _end_worker)
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, _end_worker)
+
+
+def _end_worker(number: int, frame) -> None:
+    """The file at hand unwinds first. A library may swallow that, as torch does while it is imported: so again each second."""
+    global _terminated
+    if not _converting:
+        os._exit(128 + signal.SIGTERM)
+    if _terminated and number == signal.SIGTERM:
+        return  # nothing may disturb the cleaning up
+    _terminated = True
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, 1, 1)
+    sys.exit(128 + signal.SIGTERM)
+
+
+def _in_worker(work: tuple) -> tuple[str, str | None]:
+    """`_outcome`, after which a worker that is to end does so: the pool would give it the next file."""
+    global _converting
+    try:
+        _converting = True
+        return _outcome(work)
+    finally:
+        _converting = False
+        if _terminated:
+            os._exit(128 + signal.SIGTERM)
 
 
 def _reported(args: argparse.Namespace, name: str, action: Callable, report: TextIO | None = None) -> bool:

@@ -37,6 +37,13 @@ class Picture:
         return same[0] == same[1] and np.array_equal(self.pixels, other.pixels)
 
 
+class DeepImage(np.ndarray):
+    """Samples H×W×2..4 of uint16, which no mode of Pillow holds, with metadata in `info` as a PIL image has them."""
+
+    def __array_finalize__(self, source) -> None:
+        self.info = dict(getattr(source, "info", {}))
+
+
 def check_size(width: int, height: int, max_pixels: int | None) -> None:
     """LimitError if the picture has more than `max_pixels` pixels (None: MAX_PIXELS). Call before allocating it."""
     limit = MAX_PIXELS if max_pixels is None else max_pixels
@@ -60,7 +67,7 @@ def from_input(
         image = image if lossless else conversion.converted(image)
         info, picture = _with_resolution(image.info), (_exact_picture if lossless else _picture)(image)
     elif isinstance(image, np.ndarray):
-        info, picture = {}, _picture_of_array(image, lossless)
+        info, picture = _with_resolution(getattr(image, "info", {})), _picture_of_array(np.asarray(image), lossless)
         if not lossless and picture.mode.endswith("A"):
             picture = replace(picture, pixels=conversion.fill_hidden(picture.pixels))
     else:
@@ -196,12 +203,12 @@ def _metadata(key: str, value: bytes | None, info: dict) -> bytes:
 def to_pil(picture: Picture) -> Image.Image | np.ndarray:
     """The PIL image, with present metadata and transparency in `info` under the keys that Pillow uses.
 
-    For the modes that Pillow lacks, 16 bits with alpha or colour, the array of uint16; it carries no metadata.
+    For the modes that Pillow lacks, 16 bits with alpha or colour, the array of uint16, a `DeepImage`.
     """
     pixels, mode = picture.pixels, picture.mode
     if mode in DEEP_MODES.values() and mode != "I;16":
-        return pixels
-    if mode in MODES.values():
+        image = pixels.view(DeepImage)
+    elif mode in MODES.values():
         image = Image.new(mode, pixels.shape[1::-1])
         for top, bottom in _strips(len(pixels)):  # as in `_pixels`
             image.paste(Image.fromarray(pixels[top:bottom, :, 0] if mode == "L" else pixels[top:bottom]), (0, top))

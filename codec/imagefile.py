@@ -6,8 +6,10 @@ import os
 import secrets
 import shutil
 import stat
+import struct
 import sys
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from .conversion import DEEP
 from .errors import CodecError, ImageError
-from .image import check_size
+from .image import DeepImage, check_size
 
 ARRAY = "NPY"  # a file of NumPy, for samples that no format of Pillow takes
 
@@ -36,13 +38,14 @@ def read_bytes(name: str) -> bytes:
 
 
 def read_image(
-    name: str, *, first_frame: bool = False, max_pixels: int | None = None
+    name: str, *, first_frame: bool = False, max_pixels: int | None = None, deep: bool = False
 ) -> Image.Image | np.ndarray:
     """The decoded picture, with ICC profile, EXIF and XMP in its `info`; of a file of NumPy (.npy) its array.
 
     Of an animation or a document only the first frame, and only if `first_frame` says so. LimitError before anything
     beyond `max_pixels` is decoded; ImageError for what Pillow cannot read, and for deeper samples of which it keeps 8
-    bits: nothing is cut in silence. OSError as for any file.
+    bits: nothing is cut in silence. With `deep`, colour of 16 bits in PNG and TIFF is a `DeepImage`. OSError as for any
+    file.
     """
     data = read_bytes(name)
     if data.startswith(np.lib.format.MAGIC_PREFIX):
@@ -55,15 +58,19 @@ def read_image(
             frames = 1 if image.format in ("MPO", "PSD") else getattr(image, "n_frames", 1)
             if frames > 1 and not first_frame:
                 raise ImageError(f"{frames} frames: only the first can be coded, with --first-frame")
-            if image.mode not in (*DEEP, "F") and (bits := _bits(image, data)) > 8:
+            bits = 8 if image.mode in (*DEEP, "F") else _bits(image, data)
+            deep = deep and bits == 16 and image.format in ("PNG", "TIFF") and image.mode in ("RGB", "RGBA")
+            if bits > 8 and not deep:
                 raise ImageError(
-                    f"samples of {bits} bits, of which Pillow reads 8 in mode {image.mode}: convert the file to 8 bits, "
-                    "or to .npy (NumPy's) and compress that with --lossless"
+                    f"samples of {bits} bits, of which Pillow reads 8 in mode {image.mode}: convert the file to 8 bits; "
+                    "--lossless takes 16 from PNG, TIFF and .npy (NumPy's)"
                 )
             _widen_transparent_level(image)
             image.load()
             if image.format == "TIFF":
                 image.info["exif"] = _exif_of_tiff(image)
+            if deep:
+                image = _deep_image(image, data)
     except CodecError:
         raise
     except UnidentifiedImageError as error:
@@ -112,6 +119,33 @@ def _bits(image: Image.Image, data: bytes) -> int:
         components = int.from_bytes(data[start + 40 : start + 42], "big")
         found += [(size & 0x7F) + 1 for size in data[start + 42 : start + 42 + 3 * components : 3]]
     return max(found)
+
+
+def _deep_image(image: Image.Image, data: bytes) -> DeepImage:
+    """All bits of an image whose upper 8 Pillow has read, by another reader; where the two disagree, ImageError."""
+    try:
+        import imagecodecs
+    except ImportError as error:
+        raise ImageError(
+            "reading colour of 16 bits takes imagecodecs: pip install 'lic-codec[deep]', or convert the file to .npy (NumPy's)"
+        ) from error
+    upper = np.asarray(image)
+    if image.format == "PNG" and data[25] == 4:  # gray with alpha, which Pillow reads as RGBA
+        upper = upper[..., -2:]
+    height, width, channels = upper.shape
+    alpha = "transparency" in image.info  # which a transparent colour becomes
+    deep = np.empty((height, width, channels + alpha), np.uint16)
+    decode = imagecodecs.png_decode if image.format == "PNG" else imagecodecs.tiff_decode
+    try:
+        decode(data, out=deep)
+        same = np.array_equal(deep[..., :channels] >> 8, upper)
+    except ValueError:  # it sees another shape
+        same = False
+    if not same:
+        raise ImageError("samples of 16 bits that two readers read differently: convert the file to .npy (NumPy's)")
+    deep = deep.view(DeepImage)
+    deep.info = image.info
+    return deep
 
 
 def _widen_transparent_level(image: Image.Image) -> None:
@@ -181,7 +215,9 @@ def image_bytes(image: Image.Image | np.ndarray, format: str) -> bytes:
         np.save(buffer, np.asarray(image), allow_pickle=False)
         return buffer.getvalue()
     if isinstance(image, np.ndarray):
-        raise ImageError(f"{image.shape[2]} samples of 16 bits a pixel, which Pillow cannot write: take a name in .npy")
+        if format != "PNG":
+            raise ImageError(f"{image.shape[2]} samples of 16 bits a pixel: take a name in .png or .npy")
+        return _deep_png(image)
     options = {key: image.info[key] for key in ("icc_profile", "exif", "xmp", "dpi") if key in image.info}
     options |= _SAVE_OPTIONS.get(format, {})
     if format == "JPEG" and "exif" in options and not options["exif"].startswith(b"Exif\0\0"):
@@ -202,6 +238,25 @@ def image_bytes(image: Image.Image | np.ndarray, format: str) -> bytes:
         hint = ", take a name in .tif" if image.mode == "PA" else ""
         raise ImageError(f"cannot be written as {format}: {error}{hint}") from error
     return buffer.getvalue()
+
+
+def _deep_png(image: DeepImage) -> bytes:
+    """Colour of 16 bits, which Pillow lacks; the chunks of metadata are those that it writes for another picture."""
+    height, width, channels = image.shape
+    other = Image.new("L", (1, 1))
+    other.info = image.info
+    other = image_bytes(other, "PNG")
+    metadata = other[33 : other.rindex(b"IDAT") - 4]  # what is between the header and the samples
+    rows = np.full((height, 1 + 2 * channels * width), 2, np.uint8)  # filter 2: differences to the row above
+    rows[:, 1:] = np.ascontiguousarray(image, ">u2").view(np.uint8).reshape(height, -1)
+    rows[1:, 1:] -= rows[:-1, 1:]
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    samples = _png_chunk(b"IDAT", zlib.compress(rows))
+    return other[:8] + _png_chunk(b"IHDR", header) + metadata + samples + _png_chunk(b"IEND", b"")
+
+
+def _png_chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
 def check_output(name: str, *, overwrite: bool) -> None:

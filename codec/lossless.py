@@ -1,8 +1,9 @@
 """The lossless method: 8-bit pixels <-> the pixels section of a file, with bits-back coding (floor 4).
 
-A picture is cut into tiles of 256 × 256 pixels, and up to 16 of them are coded together on one stack: wavefront by
-wavefront (x + 2y constant), so that the number of steps does not grow with the picture. What a decoder does at a wavefront,
-in order (an encoder does the inverse of everything, backwards):
+A picture is cut into tiles of 256 × 256 pixels, and up to 16 of them are coded in step, wavefront by wavefront (x + 2y
+constant): the number of calls hardly grows with the picture. They share one stack, or have one each where there are more
+than 16, so that a region is decoded in its own tiles alone. What a decoder does at a wavefront, in order (an encoder does
+the inverse of everything, backwards):
 
     pop the latents of the blocks that begin here, with p(z | earlier blocks)
     pop G, then R given G, then B given both, of all pixels of the wavefront, with p(x | neighbours, z)
@@ -12,11 +13,12 @@ So an encoder draws the latents of a block with bits that it has already written
 picture pays for hardly any latents: only the last block of a tile has none, which is where an encoder starts.
 (Townsend, Bird and Barber 2019: "Practical lossless compression with latent variables using bits back coding".)
 
-docs/FORMAT.md says the same.
+Of a larger picture some weights may differ from those of the model file (`adaptation`). docs/FORMAT.md says the same.
 """
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zlib
 from collections.abc import Iterator
@@ -26,46 +28,50 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import weights
-from .entropy.mixtures import Mixture, Stack, ideal_bits
+from . import adaptation, weights
+from .entropy.mixtures import Mixture, Stacks, ideal_bits
 from .errors import FormatError, TruncatedError
 from .networks import lossless as net
 from .networks.execution import execution
 from .networks.lossless import BLOCK, CHANNELS, MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, ORDER
 
 TILE = 256
-GROUP = 16  # tiles coded together
-CHUNK = 16  # wavefronts between two that end blocks
+STEP = 16  # tiles coded in step
+CHUNK = 16  # wavefronts between two that end blocks: an encoder evaluates so many at once, of one tile
+PIECE = 2048  # pixels evaluated at once where any number could be
 FIRST_END = (BLOCK - 1) + 2 * (BLOCK - 1)  # wavefront of the last pixel of the first block
 SMALL = 1 << 14  # pixels below which the model's own linear prediction is tried as well
 _LENGTH = struct.Struct("<I")
 _CHECK = struct.Struct("<I")
-_OWN, _FITTED = 0, 1
+ADAPT = 4  # effort from which on the model's last layers are adapted to a picture
+_FITTED, _ALONE, _CHANGED = 1, 2, 4  # bits of the first byte: coefficients follow; each tile is a group; changes follow
 
 
 def encode(
     pixels: np.ndarray, *, effort: int = 3, device: str = "auto", threads: int = 0
 ) -> tuple[bytes, bytes]:
-    """pixels: H×W×1 or H×W×3 uint8 -> (model id, pixels section). `effort` is accepted: there is one way yet."""
+    """pixels: H×W×1 or H×W×3 uint8 -> (model id, pixels section). From effort 4 on the model is adapted to the picture."""
     with execution("cpu", threads):
         model = weights.load_lossless(weights.default_path(lossless=True))
-        height, width, channels = pixels.shape
-        colour = pixels if channels == CHANNELS else np.repeat(pixels, CHANNELS, axis=2)
-        fitted = net.fit_linear(torch.tensor(colour).permute(2, 0, 1)).numpy()
-        choices = [fitted] if height * width > SMALL else [fitted, None]
-        sections = [_write(model, colour, channels, coefficients, Stack) for coefficients in choices]
-        return model.model_id, min(sections, key=len)
+        fitted, count = _fitted(pixels), pixels.shape[0] * pixels.shape[1]
+        if count <= SMALL:
+            return model.model_id, min((_write(model, pixels, coefficients) for coefficients in (fitted, None)), key=len)
+        changes = adaptation.fit(model, _sample(model, pixels, fitted), count) if effort >= ADAPT else b""
+        return model.model_id, _write(model, pixels, fitted, changes)
 
 
 def count_bits(pixels: np.ndarray, *, threads: int = 0) -> dict[str, float]:
     """−ELBO in bits by the exact networks, along one encoding: `pixels`, `prior`, `posterior` and their net `total`."""
     with execution("cpu", threads):
         model = weights.load_lossless(weights.default_path(lossless=True))
-        colour = np.repeat(pixels, CHANNELS // pixels.shape[2], axis=2)
-        fitted = net.fit_linear(torch.from_numpy(np.ascontiguousarray(colour)).permute(2, 0, 1)).numpy()
-        counter: list[_CountingStack] = []
-        _write(model, colour, pixels.shape[2], fitted, lambda: counter.append(_CountingStack()) or counter[-1])
-        parts = {name: sum(stack.bits[name] for stack in counter) for name in ("pixels", "prior", "posterior")}
+        counters: list[_CountingStacks] = []
+
+        def counting(data: list[bytes]) -> _CountingStacks:
+            counters.append(_CountingStacks(data))
+            return counters[-1]
+
+        _write(model, pixels, _fitted(pixels), new_stacks=counting)
+        parts = {name: sum(stacks.bits[name] for stacks in counters) for name in ("pixels", "prior", "posterior")}
         return parts | {"total": parts["pixels"] + parts["prior"] - parts["posterior"]}
 
 
@@ -89,20 +95,20 @@ def decode(
         return _read(model, section, height, width, channels, region or (0, 0, width, height))
 
 
-class _CountingStack(Stack):
-    """A stack that also adds up ideal code lengths."""
+class _CountingStacks(Stacks):
+    """Stacks that also add up ideal code lengths."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, data: list[bytes]) -> None:
+        super().__init__(data)
         self.bits = {"pixels": 0.0, "prior": 0.0, "posterior": 0.0}
 
-    def push(self, values: np.ndarray, mixture: Mixture) -> None:
+    def push(self, values: np.ndarray, mixture: Mixture, ends: list[int]) -> None:
         kind = "pixels" if mixture.means.shape[1] > 1 else "prior"
         self.bits[kind] += float(ideal_bits(values, mixture).sum())
-        super().push(values, mixture)
+        super().push(values, mixture, ends)
 
-    def pop(self, mixture: Mixture) -> np.ndarray:
-        values = super().pop(mixture)
+    def pop(self, mixture: Mixture, ends: list[int]) -> np.ndarray:
+        values = super().pop(mixture, ends)
         self.bits["posterior"] += float(ideal_bits(values, mixture).sum())
         return values
 
@@ -115,22 +121,30 @@ class _Tile:
     width: int
 
 
-def _groups(height: int, width: int) -> list[list[_Tile]]:
+def _groups(height: int, width: int, size: int) -> list[list[_Tile]]:
+    """Tiles that share a stack, `size` of them."""
     layout = [
         _Tile(top, left, min(TILE, height - top), min(TILE, width - left))
         for top in range(0, height, TILE)
         for left in range(0, width, TILE)
     ]
-    return [layout[start : start + GROUP] for start in range(0, len(layout), GROUP)]
+    return [layout[start : start + size] for start in range(0, len(layout), size)]
 
 
-class _Group:
-    """Tiles that are coded together: their canvases, and the order of their pixels and blocks.
+def _in_step(groups: list, size: int) -> Iterator[list]:
+    """Of groups of up to `size` tiles, as many at once as have no more than STEP."""
+    count = STEP // size
+    return (groups[start : start + count] for start in range(0, len(groups), count))
+
+
+class _Tiles:
+    """Groups of tiles that are coded in step: their canvases, and the order of their pixels and blocks.
 
     `levels` and `residuals` are canvases (tiles × rows × columns, 3), float64, indexed by the place of a pixel.
     """
 
-    def __init__(self, model: weights.LosslessModel, tiles: list[_Tile], channels: int, coefficients: np.ndarray | None):
+    def __init__(self, model: weights.LosslessModel, groups: list[list[_Tile]], channels: int, coefficients: np.ndarray | None):
+        tiles = sum(groups, [])
         self.model, self.network, self.tiles, self.channels = model, model.network, tiles, channels
         self.coefficients = torch.from_numpy(model.coefficients if coefficients is None else coefficients).double()
         self.rows = max(tile.height for tile in tiles)
@@ -152,6 +166,9 @@ class _Group:
         order = np.argsort(wave, kind="stable")
         self.waves = int(wave.max()) + 1
         self.starts = np.searchsorted(wave[order], np.arange(self.waves + 1)).tolist()
+        self.group_of = np.repeat(np.arange(len(groups)), [len(group) for group in groups])  # of a tile
+        counts = np.bincount(wave * len(groups) + self.group_of[which], minlength=self.waves * len(groups))
+        self.ends = counts.reshape(self.waves, -1).cumsum(1).tolist()  # in each wavefront, of the pixels of each group
         which, y, x = which[order], y[order], x[order]
         self.place = which * self.area + (y + MARGIN_TOP) * self.stride + x + MARGIN_LEFT
         widths = np.array([tile.width for tile in tiles])
@@ -185,9 +202,10 @@ class _Group:
                 self.end.setdefault(first + FIRST_END, []).append((place, corner, height, width))
 
     def fill(self, pixels: np.ndarray) -> None:
-        """Write the tiles of a picture H×W×3 into the canvases, with margins and residuals: for an encoder."""
+        """Write the tiles of a picture into the canvases, with margins and residuals: for an encoder."""
         for number, tile in enumerate(self.tiles):
             part = pixels[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
+            part = np.repeat(part, CHANNELS // self.channels, axis=2)
             padded = net.canvas(torch.tensor(part).permute(2, 0, 1).double())
             base = net.predict_linear(net.neighbours_of(padded[None], net.LINEAR), self.coefficients)
             canvas = self.levels[number * self.area : (number + 1) * self.area].reshape(-1, self.stride, CHANNELS)
@@ -208,7 +226,7 @@ class _Group:
         for step in range(1, MARGIN_LEFT + 1):
             self.levels[left + self.stride - step] = self.levels[left]
 
-    def look(self, span: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def look(self, span: slice | np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What is known about pixels before they are: trunk [N, width], base [N, 3], scale and its log2 [N, 1]."""
         place = self.place[span]
         near = torch.from_numpy(self.levels[place[:, None] + self.offsets])
@@ -228,6 +246,24 @@ class _Group:
         return self.model.arithmetic.mixture(
             logits.numpy(), means.numpy(), (log_scales.clamp(-7, 6) + log_scale).numpy()
         )
+
+    def sample(self, most: int) -> list[tuple[Tensor, ...]]:
+        """Of so many pixels at most, for each channel in coding order: inputs of the last layer, the differences of the
+        channels before, levels, base and scale. Latents take their likeliest values."""
+        for wave, blocks in self.end.items():
+            self.set_latents(blocks, np.floor(self.posterior(wave).means[:, 0] + 0.5).clip(0, 2 * net.LATENT_LIMIT - 1))
+        chosen = np.random.default_rng(0).permutation(len(self.place))[:most]
+        pieces = []
+        for part in np.array_split(chosen, -(-len(chosen) // PIECE)):
+            h, base, scale, _ = self.look(part)
+            levels = torch.from_numpy(self.levels[self.place[part]])
+            piece = []
+            for k, channel in enumerate(ORDER[: self.channels]):
+                before = list(ORDER[:k])
+                known = (levels[:, before] - base[:, before]) / scale
+                piece.append((self.network.hidden(k, h, known), known, levels[:, channel], base[:, channel], scale[:, 0]))
+            pieces.append([[one.float() for one in tensors] for tensors in piece])
+        return [tuple(map(torch.cat, zip(*tensors, strict=True))) for tensors in zip(*pieces, strict=True)]
 
     # Latents: 8-bit values, z = (value - 128) / LATENT_STEPS.
 
@@ -263,15 +299,20 @@ class _Group:
         self.z[place] = z
         self.projected[place] = self.network.from_latents(torch.from_numpy(z))
 
+    def ends_of(self, blocks: list) -> list[int]:
+        """Where in the latents of these blocks those of each group end."""
+        groups = self.group_of[[block[0] // self.block_area for block in blocks]]
+        return (np.bincount(groups, minlength=self.group_of[-1] + 1).cumsum() * self.latents).tolist()
+
     def last_wave(self) -> int:
         return max([self.waves - 1, *self.end])
 
     # The two directions of the one walk that the docstring of this module describes.
 
-    def write(self, stack: Stack) -> None:
+    def write(self, stacks: Stacks) -> None:
         for first, last in reversed(list(self._chunks())):
             if last in self.end:
-                self.set_latents(self.end[last], stack.pop(self.posterior(last)))
+                self.set_latents(self.end[last], stacks.pop(self.posterior(last), self.ends_of(self.end[last])))
             chunk = slice(self.starts[min(first, self.waves)], self.starts[min(last + 1, self.waves)])
             seen = self.look(chunk)
             pixels = torch.from_numpy(self.levels[self.place[chunk]])
@@ -283,34 +324,48 @@ class _Group:
                 if wave < self.waves:
                     span = slice(self.starts[wave] - chunk.start, self.starts[wave + 1] - chunk.start)
                     for k in reversed(range(len(mixtures))):
-                        stack.push(values[span, ORDER[k]], mixtures[k].part(span))
+                        stacks.push(values[span, ORDER[k]], mixtures[k].part(span), self.ends[wave])
                 if wave in self.begin:
-                    stack.push(self.latents_at(self.begin[wave]), self.prior(wave))
+                    stacks.push(self.latents_at(self.begin[wave]), self.prior(wave), self.ends_of(self.begin[wave]))
 
-    def read(self, stack: Stack) -> None:
+    def read(self, stacks: Stacks) -> None:
         for wave in range(self.last_wave() + 1):
             if wave in self.begin:
-                self.set_latents(self.begin[wave], stack.pop(self.prior(wave)))
+                self.set_latents(self.begin[wave], stacks.pop(self.prior(wave), self.ends_of(self.begin[wave])))
             if wave < self.waves:
                 span = slice(self.starts[wave], self.starts[wave + 1])
                 seen = self.look(span)
                 pixels = np.empty((span.stop - span.start, CHANNELS))
                 for k in range(CHANNELS if self.channels > 1 else 1):
                     known = torch.from_numpy(pixels[:, list(ORDER[:k])])
-                    pixels[:, ORDER[k]] = stack.pop(self.mixture(k, seen, known))
+                    pixels[:, ORDER[k]] = stacks.pop(self.mixture(k, seen, known), self.ends[wave])
                 if self.channels == 1:
                     pixels[:] = pixels[:, [ORDER[0]]]
                 self.store(span, pixels, seen[1].numpy())
             if wave in self.end:
-                stack.push(self.latents_at(self.end[wave]), self.posterior(wave))
+                stacks.push(self.latents_at(self.end[wave]), self.posterior(wave), self.ends_of(self.end[wave]))
 
     def _chunks(self) -> Iterator[tuple[int, int]]:
-        """Ranges of wavefronts (first, last) such that blocks end only at the last of one."""
+        """Ranges of wavefronts (first, last) such that blocks end only at the last of one.
+
+        The more tiles, the shorter: what an encoder holds does not grow with them.
+        """
         first, end = 0, self.last_wave()
+        length = max(1, CHUNK >> (len(self.tiles) - 1).bit_length())  # a power of two, as CHUNK
         while first <= end:
-            last = min(end, first + (FIRST_END - first) % CHUNK)
+            last = min(end, first + (FIRST_END - first) % length)
             yield first, last
             first = last + 1
+
+    def cut(self, region: tuple[int, int, int, int], out: np.ndarray) -> None:
+        """Copy what the tiles hold of a region into `out`, the pixels of that region."""
+        left, top, columns, rows = region
+        for number, tile in enumerate(self.tiles):
+            if _touch(tile, region):
+                first_row, first_column = max(tile.top, top), max(tile.left, left)
+                part = self.pixels(number)[first_row - tile.top :, first_column - tile.left :]
+                part = part[: top + rows - first_row, : left + columns - first_column]
+                out[first_row - top :, first_column - left :][: part.shape[0], : part.shape[1]] = part
 
     def pixels(self, number: int) -> np.ndarray:
         tile = self.tiles[number]
@@ -319,18 +374,53 @@ class _Group:
         return inner[..., : self.channels].astype(np.uint8)
 
 
-def _write(model: weights.LosslessModel, colour: np.ndarray, channels: int, coefficients, new_stack) -> bytes:
-    head = bytes([_OWN]) if coefficients is None else bytes([_FITTED]) + coefficients.astype("<i2").tobytes()
-    streams = []
-    for tiles in _groups(*colour.shape[:2]):
-        group = _Group(model, tiles, channels, coefficients)
-        group.fill(colour)
-        stack = new_stack()
-        group.write(stack)
-        streams.append(stack.data())
-    table = b"".join(_LENGTH.pack(len(stream)) for stream in streams)
-    body = head + table + b"".join(streams)
-    return body + _CHECK.pack(zlib.crc32(body))
+# What goes on between a picture and its tiles holds STEP of them at a time, and no second copy of the picture or the file.
+
+
+def _fitted(pixels: np.ndarray) -> np.ndarray:
+    """Coefficients of the linear prediction of a picture H×W×1 or H×W×3."""
+    tensor = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+    return net.fit_linear(tensor.permute(2, 0, 1).expand(CHANNELS, -1, -1)).numpy()
+
+
+def _sample(model: weights.LosslessModel, pixels: np.ndarray, coefficients: np.ndarray) -> list[tuple[Tensor, ...]]:
+    """What `adaptation.fit` looks at, of pixels from all over a picture."""
+    layout = sum(_groups(*pixels.shape[:2], STEP), [])
+    tiles = _Tiles(model, [layout[:: -(-len(layout) // STEP)]], pixels.shape[2], coefficients)
+    tiles.fill(pixels)
+    return tiles.sample(adaptation.SAMPLE)
+
+
+def _write(
+    model: weights.LosslessModel, pixels: np.ndarray, coefficients: np.ndarray | None, changes: bytes = b"", *,
+    new_stacks=Stacks, alone: bool | None = None,
+) -> bytes:  # fmt: skip
+    """changes: of the model, as `adaptation` packs them; alone: whether each tile has its own stack, None goes by the size."""
+    height, width, channels = pixels.shape
+    if alone is None:
+        alone = -(-height // TILE) * -(-width // TILE) > STEP
+    head = bytes([_FITTED * (coefficients is not None) | _ALONE * alone | _CHANGED * bool(changes)])
+    if coefficients is not None:
+        head += coefficients.astype("<i2").tobytes()
+    if changes:
+        head += changes
+        model, _ = adaptation.read(model, changes, channels)
+    size = 1 if alone else STEP
+    streams: list[bytes] = []
+    for groups in _in_step(_groups(height, width, size), size):
+        streams += _write_tiles(model, groups, pixels, coefficients, new_stacks([b""] * len(groups)))
+    parts = [head, *(_LENGTH.pack(len(stream)) for stream in streams), *streams]
+    check = 0
+    for part in parts:
+        check = zlib.crc32(part, check)
+    return b"".join([*parts, _CHECK.pack(check)])
+
+
+def _write_tiles(model, groups: list[list[_Tile]], pixels: np.ndarray, coefficients, stacks: Stacks) -> list[bytes]:
+    tiles = _Tiles(model, groups, pixels.shape[2], coefficients)
+    tiles.fill(pixels)
+    tiles.write(stacks)
+    return stacks.data()
 
 
 def _read(
@@ -339,44 +429,43 @@ def _read(
     """Inverse of `_write`. The section is checked before it is decoded: a stream that no encoder wrote is not run."""
     if len(section) < 1 + _CHECK.size:
         raise TruncatedError(f"pixels section of {len(section)} bytes")
-    body, (check,) = section[: -_CHECK.size], _CHECK.unpack(section[-_CHECK.size :])
+    body, (check,) = memoryview(section)[: -_CHECK.size], _CHECK.unpack(section[-_CHECK.size :])
     if zlib.crc32(body) != check:
         raise FormatError("damaged pixels section: its check value does not match")
+    if body[0] > _FITTED + _ALONE + _CHANGED:
+        raise FormatError(f"damaged pixels section: it begins with {body[0]}")
     coefficients, offset = None, 1
-    if body[0] == _FITTED:
+    if body[0] & _FITTED:
         shape = model.coefficients.shape
         offset += 2 * model.coefficients.size
         if len(body) < offset:
             raise TruncatedError(f"pixels section of {len(section)} bytes")
         coefficients = np.frombuffer(body[1:offset], "<i2").reshape(shape).astype(np.float64)
-    elif body[0] != _OWN:
-        raise FormatError(f"damaged pixels section: prediction {body[0]}")
-    count = -(-(-(-height // TILE) * -(-width // TILE)) // GROUP)
+    if body[0] & _CHANGED:
+        model, length = adaptation.read(model, body[offset:], channels)
+        offset += length
+    size = 1 if body[0] & _ALONE else STEP
+    count = -(-(-(-height // TILE) * -(-width // TILE)) // size)
     end = offset + count * _LENGTH.size
     if len(body) < end:  # before anything is made for each tile that a header claims
         raise TruncatedError(f"pixels section of {len(section)} bytes is too short for {count} groups of tiles")
-    groups = _groups(height, width)
-    lengths = [length for (length,) in _LENGTH.iter_unpack(body[offset:end])]
-    if end + sum(lengths) != len(body):
+    edges = list(itertools.accumulate((length for (length,) in _LENGTH.iter_unpack(body[offset:end])), initial=end))
+    if edges[-1] != len(body):
         raise FormatError(f"pixels section of {len(section)} bytes does not match the lengths of its groups")
-    left, top, columns, rows = region
-    out = np.empty((rows, columns, channels), np.uint8)
-    for tiles, length in zip(groups, lengths, strict=True):
-        stream = body[end : end + length]
-        end += length
-        if not any(_touch(tile, region) for tile in tiles):
-            continue
-        group = _Group(model, tiles, channels, coefficients)
-        stack = Stack(stream)
-        group.read(stack)
-        if not stack.empty:
+    touched = [
+        (group, slice(*ends))
+        for group, ends in zip(_groups(height, width, size), itertools.pairwise(edges), strict=True)
+        if any(_touch(tile, region) for tile in group)
+    ]
+    out = np.empty((region[3], region[2], channels), np.uint8)
+    for some in _in_step(touched, size):
+        tiles = _Tiles(model, [group for group, _ in some], channels, coefficients)
+        stacks = Stacks([bytes(body[span]) for _, span in some])
+        tiles.read(stacks)
+        if not stacks.empty:
             raise FormatError("damaged pixels section: a stream does not end where its pixels do")
-        for number, tile in enumerate(tiles):
-            if _touch(tile, region):
-                first_row, first_column = max(tile.top, top), max(tile.left, left)
-                part = group.pixels(number)[first_row - tile.top :, first_column - tile.left :]
-                part = part[: top + rows - first_row, : left + columns - first_column]
-                out[first_row - top :, first_column - left :][: part.shape[0], : part.shape[1]] = part
+        tiles.cut(region, out)
+        del tiles  # before the next are made
     return out
 
 

@@ -29,7 +29,7 @@ from .networks.execution import execution
 from .networks.layers import fast_bfloat16
 from .networks.priors import SCALE_LEVELS
 from .tiles import HYPER_STRIDE, STRIDE, TILE, Tile, covering, pad, tiles, whole
-from .walk import walk_latents
+from .walk import Take, walk_latents
 
 QUALITY_MAX = 10_000  # quality in hundredths
 _TILE_ENTRY = struct.Struct("<II")
@@ -113,7 +113,7 @@ def decode(
         reader = _Reader(model, latents, quality, height, width)
         size = (wanted.bottom - wanted.top) // reduce, (wanted.right - wanted.left) // reduce
         out = np.empty((*size, 3), np.uint8)
-        for block in wanted.cut(block_size(height, width)):
+        for block in wanted.cut(block_size(height, width) if reduce == 1 else BLOCK):
             to_rows, to_columns = block.inside(wanted).slices(reduce)
             out[to_rows, to_columns] = _reconstruct(reader, block, reduce)
     top, left = (top - wanted.top) // reduce, (left - wanted.left) // reduce
@@ -137,8 +137,12 @@ class Latents:
     decoded: Tensor  # the gained latents that a decoder finds: 1×M×h×w
 
 
-def nearest(offset: Tensor) -> Tensor:
-    """The symbols of one amortised pass: offsets of the latents from their means, rounded."""
+# Picks symbols for offsets of latents from their means; gets what `walk_latents` gives a visitor to see more of a step.
+Choice = Callable[[Tensor, Take], Tensor]
+
+
+def nearest(offset: Tensor, take: Take) -> Tensor:
+    """The symbols of one amortised pass: offsets rounded."""
     return offset.round().clamp(-SYMBOL_MAX, SYMBOL_MAX)
 
 
@@ -180,23 +184,17 @@ class Encoder:
         return self.network.prior.infer(y).round().clamp(-INPUT_MAX, INPUT_MAX)
 
     def quantise(
-        self, y: Tensor, quality: int, *, z: Tensor | None = None, choose: Callable[[Tensor], Tensor] = nearest
+        self, y: Tensor, quality: int, *, z: Tensor | None = None, choose: Choice = nearest
     ) -> Latents:
-        """Gained latents -> symbols. z: hyper-latents other than the inferred; `choose` picks a symbol for each offset."""
+        """Gained latents -> symbols. z: hyper-latents other than the inferred."""
         z = self.infer_hyper(y) if z is None else z
         if self.model.scales is None:
-            residuals = choose(y)
+            residuals = choose(y, lambda values: values)
             return Latents(quality, _symbols(z), _symbols(residuals), residuals)
         t, prior = position(self.model, quality), self.network.prior
-        residuals = torch.zeros_like(y)
-
-        def visit(mask: Tensor, mean: Tensor) -> Tensor:
-            chosen = choose(y - mean)
-            residuals.copy_(torch.where(mask, chosen, residuals))
-            return chosen + mean
-
-        decoded, _ = walk_latents(prior, prior.features(z, t), self.network.unit(t), visit)
-        return Latents(quality, _symbols(z), _symbols(residuals), decoded)
+        features, unit = prior.features(z, t), self.network.unit(t)
+        decoded, means = walk_latents(prior, features, unit, lambda take, mean: choose(take(y) - mean, take) + mean)
+        return Latents(quality, _symbols(z), _symbols(decoded - means), decoded)
 
     def levels(self, z: Tensor, quality: int, shape: tuple[int, int, int]) -> np.ndarray:
         """The table of each residual symbol of the picture: int64 [M, h, w], tile by tile as the file has them."""
@@ -251,8 +249,10 @@ def _reconstruct(reader: _Reader, block: Tile, reduce: int) -> np.ndarray:
     y = torch.from_numpy(residuals)[None].to(model.device, torch.float32)
     if model.scales is not None:
         symbols = y
-        features = network.prior.features(torch.from_numpy(z)[None].to(model.device, torch.float32), t)
-        y, _ = walk_latents(network.prior, features, network.unit(t), lambda mask, mean: symbols + mean)
+        # The means of a preview may be a little off.
+        with transform_precision(model.device) if reduce > 1 else contextlib.nullcontext():
+            features = network.prior.features(torch.from_numpy(z)[None].to(model.device, torch.float32), t)
+            y, _ = walk_latents(network.prior, features, network.unit(t), lambda take, mean: take(symbols) + mean)
     rows, columns = seen.inside(known).slices(STRIDE)
     y = y[:, :, rows, columns]
     if reduce > 1:

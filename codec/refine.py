@@ -34,11 +34,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .entropy.coder import code_lengths
-from .lossy import QUALITY_MAX, Encoder, Latents, hyper_point, nearest, position, scale_levels, transform_precision
+from .lossy import QUALITY_MAX, Choice, Encoder, Latents, hyper_point, nearest, position, scale_levels, transform_precision
 from .networks.exact import INPUT_MAX, OUTPUT_STEP, round_through
 from .networks.priors import SCALE_LEVELS
 from .tiles import HYPER_STRIDE, STRIDE
-from .walk import walk_latents
+from .walk import Take, walk_latents
 
 CHEAP = 4  # the highest effort whose cost a search can pay at every probe
 # Effort: (iterations, a at their beginning; it falls linearly). Each phase begins where the level below it ended.
@@ -131,14 +131,11 @@ class _Problem:
         places = (z[0].clamp(-INPUT_MAX, INPUT_MAX) + INPUT_MAX).long().flatten(1)
         return self.hyper_lengths.gather(1, places).view(z.shape)
 
-    def best_symbol(self, offset: Tensor, weight: float, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def best_symbol(self, offset: Tensor, weight: float, take: Take) -> tuple[Tensor, Tensor]:
         """(argmin, min) over k of weight·bits(k) + h (offset - k)², among the nearest integer, the next one towards
-        zero, and zero; only where a mask M×h×w says so, undefined elsewhere."""
-        levels, curvature = self.levels, self.curvature.expand_as(offset)
-        if mask is not None:
-            shape, places = offset.shape, mask.flatten().nonzero()[:, 0]
-            offset, levels, curvature = (values.flatten()[places] for values in (offset, levels, curvature))
-        first = nearest(offset)
+        zero, and zero."""
+        levels, curvature = take(self.levels), take(self.curvature)
+        first = nearest(offset, take)
         zero = levels * (2 * REACH + 1) + REACH
         best, least = first, math.inf
         for symbol in (first, first - first.sign(), None):
@@ -150,13 +147,11 @@ class _Problem:
             else:
                 best = torch.where(cost < least, symbol, best)
                 least = torch.minimum(cost, least)
-        if mask is not None:
-            best, least = (torch.zeros(shape, device=best.device).flatten().index_copy(0, places, v).view(shape) for v in (best, least))
         return best, least
 
-    def choose(self, weight: float) -> Callable[[Tensor], Tensor]:
+    def choose(self, weight: float) -> Choice:
         """For `Encoder.quantise`."""
-        return lambda offset: self.best_symbol(offset, weight)[0]
+        return lambda offset, take: self.best_symbol(offset, weight, take)[0]
 
     @property
     def error_weight(self) -> float:
@@ -220,8 +215,8 @@ class _Search:
         """(decoded latents, their means) under a target."""
         features = self.network.prior.features(problem.z, self.t)
 
-        def visit(mask: Tensor, mean: Tensor) -> Tensor:
-            return problem.best_symbol(target - mean, RATE_WEIGHT, mask)[0] + mean
+        def visit(take: Take, mean: Tensor) -> Tensor:
+            return problem.best_symbol(take(target) - mean, RATE_WEIGHT, take)[0] + mean
 
         return walk_latents(self.network.prior, features, self.unit, visit)
 
@@ -231,12 +226,13 @@ class _Search:
         """Derivatives of J with respect to the decoded latents and (if wanted) to z, and λD around each place of z."""
         problem, prior = self.problem, self.network.prior
         offset = target - means
-        slope = problem.best_symbol(offset + 0.5, 1.0)[1] - problem.best_symbol(offset - 0.5, 1.0)[1]
+        above, below = (problem.best_symbol(offset + move, 1.0, lambda values: values)[1] for move in (0.5, -0.5))
+        slope = above - below
         symbols = (decoded - means).round()
         with torch.enable_grad():
             decoded, z = decoded.detach().requires_grad_(), problem.z.detach().requires_grad_(hyper)
             with transform_precision(problem.encoder.model.device):
-                _, means = walk_latents(prior, prior.features(z, self.t), self.unit, lambda mask, mean: decoded)
+                _, means = walk_latents(prior, prior.features(z, self.t), self.unit, lambda take, mean: take(decoded))
                 x = self.network.synthesise(decoded, self.t)
             error = problem.error_weight * (x - problem.x).square().sum(1, keepdim=True)
             total = error.sum() - (slope * means).sum()

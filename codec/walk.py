@@ -7,28 +7,35 @@ visitor alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from .networks.priors import HyperPrior, step_masks
+from .networks.layers import compress
+from .networks.priors import HyperPrior, put, step_places, take
+
+Take = Callable[[Tensor], Tensor]
 
 
 def walk_latents(
-    prior: HyperPrior, features: Tensor, unit: Tensor, visit: Callable[[Tensor, Tensor], Tensor]
+    prior: HyperPrior, features: Tensor, unit: Tensor, visit: Callable[[Take, Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Decode the gained latents step by step.
 
-    features: B×W×h×w; unit: B×M×1×1. `visit(mask, mean)` gets the bool mask M×h×w of a step and the means
-    B×M×h×w, and returns the latents there (values outside the mask are ignored).
+    features: B×W×h×w; unit: B×M×1×1. `visit(take, mean)` gets the means of a step, and returns its latents; `take` picks
+    those of the step, in the order of the means, from a tensor B×M×h×w or B×M×1×1.
     Returns (all latents, all means), both B×M×h×w float32.
     """
     batch, _, height, width = features.shape
-    masks = step_masks(prior.steps, unit.shape[1], height, width, features.device)
     known = torch.zeros(batch, unit.shape[1], height, width, device=features.device)
-    means = torch.zeros_like(known)
-    for step, mask in enumerate(masks):
-        mean = prior.mean(step, features, known, unit)
-        means = torch.where(mask, mean, means)
-        known = torch.where(mask, visit(mask, mean), known)
+    means, compressed = torch.zeros_like(known), torch.zeros_like(known)
+    steps = step_places(prior.steps, unit.shape[1])
+    for step, places in enumerate(steps):
+        at_step = partial(take, places=places)
+        mean = prior.mean(step, features, known, compressed, unit, places)
+        latents = visit(at_step, mean)
+        means, known = put(means, mean, places), put(known, latents, places)
+        if step + 1 < len(steps):
+            compressed = put(compressed, compress(latents / at_step(unit)), places)
     return known, means

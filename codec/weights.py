@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch.overrides import TorchFunctionMode
 
 from .entropy.distributions import Table
 from .errors import FormatError, UnsupportedError
@@ -53,6 +54,16 @@ class LossyModel:
     scale_offset: np.ndarray  # int64 [rate points, M], in OUTPUT_STEP of the ladder of scales
     latent_tables: list[Table]  # one a scale level
     hyper_tables: list[list[Table]]  # [rate point][channel of z]
+
+
+class _Uninitialised(TorchFunctionMode):
+    """No random numbers for weights that are about to be read. (The meta device, where weights have no values at all, makes
+    torch import its compiler: that takes as long as importing torch.)"""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return (torch.empty if function is torch.randn else function)(*args, **(kwargs or {}))
 
 
 def _candidates() -> list[Path]:
@@ -107,7 +118,7 @@ def _load(path: Path, sha256: bytes, device: str) -> LossyModel:
         if metadata.get("layout") != LAYOUT:
             raise UnsupportedError(f"{path.name}: model layout {metadata.get('layout')!r}, this version reads {LAYOUT!r}")
         config = LossyConfig.from_dict(json.loads(metadata["config"]))
-        with torch.device("meta"):
+        with _Uninitialised():
             network = LossyVAE(config)
         if hasattr(network.prior, "scale_network"):
             del network.prior.scale_network  # at run time its integers stand for it
@@ -217,7 +228,7 @@ def _load_lossless(path: Path, sha256: bytes) -> LosslessModel:
         if metadata.get("layout") != LOSSLESS_LAYOUT:
             raise UnsupportedError(f"{path.name}: layout {metadata.get('layout')!r}, expected {LOSSLESS_LAYOUT!r}")
         config = LosslessConfig.from_dict(json.loads(metadata["config"]))
-        with torch.device("meta"):
+        with _Uninitialised():
             network = LosslessVAE(config)
         state = {key[4:]: value.double() * WEIGHT_GRID for key, value in tensors.items() if key.startswith("net.")}
         network.load_state_dict(state, assign=True)

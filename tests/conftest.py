@@ -1,11 +1,15 @@
-"""What every test shares: the pictures of tests/data, and a tiny model that codes them."""
+"""What tests share: a picture of tests/data, a tiny model that codes it, the command line, torch in another setting."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 from PIL import Image
+
+from codec import cli
 
 DATA = Path(__file__).parent / "data"
 
@@ -32,6 +36,29 @@ def tiny_model() -> Path:
         environment.setenv("CODEC_MODEL", "tiny")
         environment.setenv("CODEC_LOSSLESS_MODEL", "lossless-tiny")
         yield folder / "tiny.safetensors"
+
+
+@pytest.fixture
+def run(capsys):
+    """The command line in this process: arguments -> exit status, and what it says on stderr."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        status = cli.main(list(arguments))
+        return status, capsys.readouterr().err
+
+    return run
+
+
+@contextlib.contextmanager
+def setting(threads: int, mkldnn: bool):
+    """torch with so many threads, and with oneDNN or without; no file may depend on either."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.backends.mkldnn.flags(enabled=mkldnn):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 settings.register_profile("long", max_examples=2000)  # pytest --hypothesis-profile=long: where a test leaves it open

@@ -1,10 +1,9 @@
 """Whatever picks a probability is the same integer on every machine and in every setting."""
 
-import contextlib
-
 import numpy as np
 import pytest
 import torch
+from conftest import setting
 
 from codec.networks.exact import INPUT_MAX, OUTPUT_STEP, ExactNetwork, IntegerNetwork
 
@@ -28,30 +27,19 @@ def hyper_latents(seed: int) -> torch.Tensor:
     return z.round().clamp(-INPUT_MAX, INPUT_MAX)
 
 
-@contextlib.contextmanager
-def threads(count: int):
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")  # the flags of oneDNN mention Intel GPUs
 def test_integers_agree_under_every_setting(trained):
-    """1/2 threads, oneDNN on/off, contiguous/channels-last, float32/float64: the list of design.md section 3."""
+    """1/2 threads, oneDNN on/off, contiguous/channels-last, float32/float64."""
     z = hyper_latents(3)
     network = IntegerNetwork(trained.integers())
     expected = network(z)
     assert torch.equal(expected, expected.round()) and expected.unique().numel() > 100
     for count in (1, 2):
-        with threads(count):
-            for enabled in (True, False):
-                with torch.backends.mkldnn.flags(enabled=enabled):
-                    assert torch.equal(network(z), expected)
-                    assert torch.equal(network(z.contiguous(memory_format=torch.channels_last)), expected)
-                    assert torch.equal(network(z.double()), expected.double())
+        for mkldnn in (True, False):
+            with setting(count, mkldnn):
+                assert torch.equal(network(z), expected)
+                assert torch.equal(network(z.contiguous(memory_format=torch.channels_last)), expected)
+                assert torch.equal(network(z.double()), expected.double())
 
 
 def test_numpy_integers_give_the_same_first_layer(trained):

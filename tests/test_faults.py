@@ -3,14 +3,18 @@
 Most pictures here are 16-bit noise, which is coded without torch: the program starts and ends at once.
 """
 
+import contextlib
 import io
 import os
 import pty
+import select
 import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -23,6 +27,7 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="of POSIX systems"),
 ]
 ROOT = Path(__file__).parent.parent
+DEADLINE = 120  # seconds that a process may take to where a test waits for it
 COMPRESS = [sys.executable, "-m", "codec", "compress", "-l"]
 
 
@@ -35,20 +40,6 @@ def folder(tmp_path, monkeypatch, rng):
     Path("out").mkdir()
     Path("out/out.lic").write_bytes(b"old")
     return tmp_path
-
-
-@pytest.fixture
-def deadline():
-    """A process that never comes to where a test waits for it fails the test."""
-
-    def give_up(number, frame):
-        raise TimeoutError("the process did not come this far")
-
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(120)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 def noise(rng) -> Image.Image:
@@ -132,29 +123,40 @@ def test_damaged_metadata_in_a_whole_file_is_no_noise(folder):
 
 
 def started(*arguments: str, fifo: str) -> subprocess.Popen:
-    """A process that has checked its output and now waits for its input, which a named pipe will bring."""
+    """A process that checks its output and then waits for its input, which a named pipe will bring: see `feeding`."""
     os.mkfifo(fifo)
     return subprocess.Popen([*COMPRESS, fifo, *arguments], stderr=subprocess.PIPE, text=True)
 
 
+def feeding(process: subprocess.Popen, fifo: str) -> BinaryIO:
+    """The pipe to a process of `started`, once that waits for it; a process that ends before says why it did."""
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError):  # nobody reads yet
+            return open(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK), "wb")
+        time.sleep(0.01)
+    process.kill()
+    pytest.fail(f"the process did not come to its input: {process.communicate()[1]}")
+
+
 def ended(process: subprocess.Popen) -> subprocess.Popen:
-    process.stderr = process.communicate()[1]
+    process.stderr = process.communicate(timeout=DEADLINE)[1]
     return process
 
 
-def test_a_folder_that_vanishes_is_one_line(folder, deadline, rng):
+def test_a_folder_that_vanishes_is_one_line(folder, rng):
     Path("gone").mkdir()
     process = started("gone/out.lic", fifo="fifo")
-    with open("fifo", "wb") as fifo:
+    with feeding(process, "fifo") as fifo:
         Path("gone").rmdir()
         fifo.write(png(noise(rng)))
     check_old_is_there(ended(process), "gone")
     assert not Path("gone").exists()
 
 
-def test_an_input_that_is_a_folder_or_vanishes_is_one_line(folder, deadline):
+def test_an_input_that_is_a_folder_or_vanishes_is_one_line(folder):
     process = started("out", "in.png", "--output-dir", "new", "--quiet", fifo="fifo")
-    with open("fifo", "wb"):  # the first input is being read; meanwhile
+    with feeding(process, "fifo"):  # the first input is being read; meanwhile
         Path("in.png").unlink()
     errors = ended(process).stderr.splitlines()
     assert process.returncode == 1 and [line.split(":")[1] for line in errors] == [" fifo", " out", " in.png"]
@@ -162,11 +164,11 @@ def test_an_input_that_is_a_folder_or_vanishes_is_one_line(folder, deadline):
 
 
 @pytest.mark.parametrize("option", [[], ["--no-overwrite"]])
-def test_two_processes_with_one_output(folder, deadline, rng, option):
+def test_two_processes_with_one_output(folder, rng, option):
     """Both have looked at the output before either writes: the file is one of theirs, and whole."""
     pictures = [noise(rng), noise(rng)]
     processes = [started("new.lic", *option, fifo=f"fifo{number}") for number in range(2)]
-    with open("fifo0", "wb") as first, open("fifo1", "wb") as second:
+    with feeding(processes[0], "fifo0") as first, feeding(processes[1], "fifo1") as second:
         for fifo, picture in zip((first, second), pictures, strict=True):
             fifo.write(png(picture))
     statuses = [ended(process).returncode for process in processes]
@@ -177,17 +179,21 @@ def test_two_processes_with_one_output(folder, deadline, rng, option):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_in_the_middle_of_compressing(folder, deadline, number, status):
+def test_a_signal_in_the_middle_of_compressing(folder, number, status):
     """On a terminal, where a high effort shows its progress: that is when the signal comes."""
     parent, child = pty.openpty()
-    command = [sys.executable, "-m", "codec", "compress", str(ROOT / "tests/data/kodim23.png"), "out/out.lic", "-e", "9", "-j", "1"]
+    command = [sys.executable, "-m", "codec", "compress", str(ROOT / "tests/data/kodim23_crop.png"), "out/out.lic", "-e", "9", "-j", "1"]
     with subprocess.Popen(command, stderr=child) as process:
         os.close(child)
         said = b""
         while b"%" not in said:
-            said += os.read(parent, 1000)
+            assert select.select([parent], [], [], DEADLINE)[0], said
+            try:
+                said += os.read(parent, 1000)
+            except OSError:  # nobody writes any more
+                pytest.fail(f"the process ended early: {said.decode()}")
         process.send_signal(number)
-        process.wait()
+        process.wait(DEADLINE)
     os.close(parent)
     assert process.returncode == status
     assert Path("out/out.lic").read_bytes() == b"old" and os.listdir("out") == ["out.lic"]

@@ -5,14 +5,13 @@ installed.
 """
 
 import json
-import zlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw, PngImagePlugin
+from PIL import Image, ImageDraw
 
 import codec
 from codec import api, cli, container, imagefile, lossless, weights
@@ -314,27 +313,11 @@ def test_a_file_that_decodes_to_something_else_is_not_written(tmp_path, monkeypa
     assert not (tmp_path / "a.lic").exists()
 
 
-def test_16_bits_that_pillow_lacks_a_mode_for_go_to_an_array_file(tmp_path, monkeypatch, capsys):
+def test_16_bits_that_pillow_lacks_a_mode_for_go_to_png_or_an_array_file(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     array = picture("RGB;16", "noise", (5, 4), 1)
     (tmp_path / "a.lic").write_bytes(codec.compress(array, lossless=True))
-    status, _, err = run(capsys, "decompress", "a.lic", "back.png")
-    assert status == 1 and err == (
-        "error: a.lic: 3 samples of 16 bits a pixel, which Pillow cannot write: take a name in .npy\n"
-    )
+    status, _, err = run(capsys, "decompress", "a.lic", "back.webp")
+    assert (status, err) == (1, "error: a.lic: 3 samples of 16 bits a pixel: take a name in .png or .npy\n")
     assert run(capsys, "decompress", "a.lic", "back.npy", "--no-metadata")[0] == 0
     assert np.array_equal(np.load("back.npy"), array)
-
-
-def test_a_file_of_which_pillow_would_drop_half_the_bits_is_refused(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    rows = b"".join(b"\0" + bytes(range(12)) for _ in range(2))  # 2×2 RGB of 16 bits
-
-    with open("deep.png", "wb") as file:
-        file.write(b"\x89PNG\r\n\x1a\n")
-        PngImagePlugin.putchunk(file, b"IHDR", bytes([0, 0, 0, 2, 0, 0, 0, 2, 16, 2, 0, 0, 0]))
-        PngImagePlugin.putchunk(file, b"IDAT", zlib.compress(rows))
-        PngImagePlugin.putchunk(file, b"IEND", b"")
-    status, _, err = run(capsys, "compress", "-l", "deep.png", "a.lic")
-    assert status == 1 and "samples of 16 bits, of which Pillow reads 8 in mode RGB" in err
-    assert run(capsys, "compress", "deep.png", "a.lic")[0] == 1

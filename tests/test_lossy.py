@@ -1,12 +1,12 @@
 """The lossy method on a small real model: rate, determinism, damage, golden files."""
 
-import contextlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import setting
 from PIL import Image
 
 import codec
@@ -37,17 +37,6 @@ def symbols(data: bytes, shape: tuple[int, ...], quality: int) -> tuple[np.ndarr
     with torch.no_grad():
         reader = lossy._Reader(weights.load(weights.default_path()), data, quality, *shape[:2])
         return reader.read(reader.whole)
-
-
-@contextlib.contextmanager
-def setting(threads: int, mkldnn: bool):
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.backends.mkldnn.flags(enabled=mkldnn):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_the_counter_says_what_the_file_weighs(pixels):

@@ -1,44 +1,30 @@
 """Shapes and cost of the configurations."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
-from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from codec import weights
 from codec.networks.config import CONFIGS, LossyConfig
-from codec.networks.exact import ExactLayer
 from codec.networks.model import LossyVAE
+from codec.networks.priors import put, step_places, take
 from codec.walk import walk_latents
 
 
-LAYERS = (nn.Conv2d, nn.ConvTranspose2d, ExactLayer)
-
-
 def decode_cost(config: LossyConfig) -> float:
-    """Multiplications a pixel of everything that a decoder computes."""
-    size, count = 128, 0
-    model = LossyVAE(config)
-
-    def add(layer, inputs, output):
-        nonlocal count
-        at = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
-        positions = at[0, 0].numel() // (4 if getattr(layer, "shuffle", False) else 1)
-        count += positions * layer.weight.numel()
-
-    for layer in model.modules():
-        if isinstance(layer, LAYERS):
-            layer.register_forward_hook(add)
-    t = torch.zeros(1)
+    """Multiplications a pixel of all that a decoder's networks compute."""
+    size, model, t = 128, LossyVAE(config), torch.zeros(1)
     y = torch.zeros(1, config.latent_channels, size // 16, size // 16)
-    with torch.inference_mode():
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         if config.prior == "hyperprior":
             z = torch.zeros(1, config.hyper_latent_channels, size // 64, size // 64)
             model.prior.scale_index(z, t)
-            walk_latents(model.prior, model.prior.features(z, t), model.unit(t), lambda mask, mean: mean)
+            walk_latents(model.prior, model.prior.features(z, t), model.unit(t), lambda take, mean: mean)
         model.synthesise(y, t)
-    if config.transform == "residual":
-        count += model.synthesis.linear.numel() * y[0, 0].numel()
-    return count / size**2
+    return counter.get_total_flops() / 2 / size**2
 
 
 def test_the_base_decoder_stays_below_45_thousand_multiplications_a_pixel():
@@ -67,3 +53,55 @@ def test_a_configuration_survives_its_file():
         assert LossyConfig.from_dict(config.to_dict() | {"widths": list(config.widths)}) == config
     with pytest.raises(TypeError):
         LossyConfig.from_dict({"name": "x", "unheard_of": 1})
+
+
+@pytest.mark.parametrize(("steps", "shares"), [(1, [1]), (4, [4, 4, 4, 4]), (6, [1, 1, 2, 4, 4, 4])])
+def test_the_steps_of_the_walk_partition_the_latents(steps, shares):
+    visits = torch.zeros(1, 8, 8, 12)
+    for places, share in zip(step_places(steps, 8), shares, strict=True):
+        step = put(torch.zeros_like(visits), take(torch.ones_like(visits), places), places)
+        assert step.mean() == share / sum(shares)
+        visits += step
+    assert (visits == 1).all()
+
+
+def test_taking_and_putting_differentiate_like_slices():
+    torch.manual_seed(0)
+    x = torch.randn(2, 8, 4, 8, dtype=torch.float64, requires_grad=True)
+    unit = torch.randn(2, 8, 1, 1, dtype=torch.float64, requires_grad=True)
+    for places in step_places(6, 8):
+        values = take(x, places).detach().requires_grad_()
+        assert torch.autograd.gradcheck(lambda x, unit: take(x, places) * take(unit, places), (x, unit))
+        assert torch.autograd.gradcheck(lambda x, values: put(x, values, places), (x, values))
+
+
+def test_a_mean_depends_on_latents_of_earlier_steps_alone():
+    torch.manual_seed(0)
+    config = CONFIGS["base"]
+    model = LossyVAE(config)
+    for step in model.prior.context:
+        torch.nn.init.normal_(step.linear.weight)
+    t = torch.tensor([3.0])
+    y = 3 * torch.randn(1, config.latent_channels, 8, 12)
+    features = model.prior.features(torch.randn(1, config.hyper_latent_channels, 2, 3).round(), t).detach()
+    later = y.clone()
+    for places in step_places(config.context_steps, config.latent_channels)[3:]:
+        later = put(later, take(later, places) + 1, places)
+    with torch.no_grad():
+        means = [walk_latents(model.prior, features, model.unit(t), lambda take, mean: take(v))[1] for v in (y, later)]
+    equal = [torch.equal(*(take(m, places) for m in means)) for places in step_places(config.context_steps, config.latent_channels)]
+    assert equal == [True] * 4 + [False] * 2
+
+
+def test_loading_models_does_not_import_the_compiler_of_torch():
+    script = """
+import sys, torch
+before = set(sys.modules)
+from codec import weights
+weights.load(weights.default_path())
+weights.load_lossless(weights.default_path(lossless=True))
+new = set(sys.modules) - before
+assert not {name for name in new if name.startswith(("sympy", "torch._dynamo", "torch._inductor"))}, len(new)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=weights.PACKAGED.parent.parent)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -15,7 +15,7 @@ from PIL import Image
 import codec
 from codec.networks.config import CONFIGS
 from codec.networks.model import LossyVAE
-from codec.networks.priors import gaussian_bits, scale_to_index, step_masks
+from codec.networks.priors import gaussian_bits, scale_to_index
 from codec.training import cli
 from codec.training.data import ImageFolder
 from codec.training.loop import CHECKPOINT, Trainer, TrainingConfig, learning_rate, load_checkpoint
@@ -178,12 +178,19 @@ def test_wrong_requests_end_in_one_line(folder, tmp_path, capsys, arguments, sta
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
 
 
-def test_the_steps_of_the_walk_partition_the_latents():
-    for steps in (1, 2, 4, 6):
-        masks = step_masks(steps, 8, 6, 4)
-        assert masks.shape == (steps, 8, 6, 4) and torch.equal(masks.sum(0), torch.ones(8, 6, 4, dtype=torch.long))
-    shares = step_masks(6, 8, 8, 8).float().mean((1, 2, 3))
-    assert shares.tolist() == [1 / 16, 1 / 16, 1 / 8, 1 / 4, 1 / 4, 1 / 4]
+def test_training_the_synthesis_alone_changes_no_symbol(folder, tmp_path):
+    first = Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "a", steps=3))
+    first.run()
+    start = {"init": str(tmp_path / "a" / CHECKPOINT), "phase": "synthesis", "steps": 3}
+    trainer = Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "b", **start))
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    x, t = trainer.validation[:2], torch.tensor([0.5, 1.5])
+    outcomes = [rate_distortion(trainer.model, x, t, noisy=False)]
+    trainer.run()
+    outcomes.append(rate_distortion(trainer.model, x, t, noisy=False))
+    changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith(("synthesis.", "log_inverse_gain.")) for name in changed)
+    assert torch.equal(outcomes[0]["bpp"], outcomes[1]["bpp"])
 
 
 def test_code_lengths_are_those_of_a_discretised_gaussian():

@@ -4,16 +4,19 @@ A `Mixture` gives each of the 256 values of a sample a frequency out of 2^20, co
 integers: the same on every machine. A value is coded as eight binary decisions, each halving the interval that
 is left, with the probability of the upper half; a decoder evaluates the distribution in eight places only.
 
-The stack (constriction's AnsCoder) returns last what was pushed first; popping from it with any distribution is how
+A stack (constriction's AnsCoder) returns last what was pushed first; popping from it with any distribution is how
 bits-back coding draws a sample (Townsend, Bird and Barber 2019).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import constriction
 import numpy as np
+
+from ..errors import FormatError
 
 VALUES = 256
 TOTAL_BITS = 20
@@ -101,17 +104,24 @@ class Mixture:
 _BIT = constriction.stream.model.Bernoulli(perfect=False)
 
 
-class Stack:
-    """Last in, first out. `data()` and the constructor are inverse."""
+class Stacks:
+    """Stacks in step: of the values of a call, those before ends[0] are on the first, those from there to ends[1] on the next …
 
-    def __init__(self, data: bytes = b""):
-        words = np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32)
-        self._coder = constriction.stream.stack.AnsCoder(words) if len(words) else constriction.stream.stack.AnsCoder()
+    Last in, first out. `data()` and the constructor are inverse.
+    """
 
-    def push(self, values: np.ndarray, mixture: Mixture) -> None:
+    def __init__(self, data: Sequence[bytes]):
+        if any(one.endswith(b"\0") for one in data):  # constriction knows words of zero only
+            raise FormatError("damaged stream: it ends in a zero byte, which no encoder writes")
+        words = (np.frombuffer(one + bytes(-len(one) % 4), "<u4").astype(np.uint32) for one in data)
+        stack = constriction.stream.stack.AnsCoder
+        self._coders = [stack(some) if len(some) else stack() for some in words]
+
+    def _parts(self, ends: Sequence[int]) -> list[tuple[constriction.stream.stack.AnsCoder, slice]]:
+        return [(coder, slice(a, b)) for coder, a, b in zip(self._coders, [0, *ends], ends, strict=False) if a < b]
+
+    def push(self, values: np.ndarray, mixture: Mixture, ends: Sequence[int]) -> None:
         """values: integers 0..255 [N], the distribution of each in `mixture`."""
-        if not len(values):
-            return
         path = []
 
         def choose(step: int, p: np.ndarray) -> np.ndarray:
@@ -120,22 +130,29 @@ class Stack:
             return upper
 
         mixture.decide(choose)
+        parts = self._parts(ends)
         for upper, p in reversed(path):
-            self._coder.encode_reverse(upper, _BIT, p)
+            for coder, part in parts:
+                coder.encode_reverse(upper[part], _BIT, p[part])
 
-    def pop(self, mixture: Mixture) -> np.ndarray:
+    def pop(self, mixture: Mixture, ends: Sequence[int]) -> np.ndarray:
         """The inverse of `push`: int64 [N]."""
-        if not len(mixture.means):
-            return np.empty(0, np.int64)
-        return mixture.decide(lambda step, p: self._coder.decode(_BIT, p).astype(bool))
+        upper, parts = np.empty(len(mixture.means), bool), self._parts(ends)
+
+        def choose(step: int, p: np.ndarray) -> np.ndarray:
+            for coder, part in parts:
+                upper[part] = coder.decode(_BIT, p[part])
+            return upper
+
+        return mixture.decide(choose)
 
     @property
     def empty(self) -> bool:
-        return self._coder.is_empty()
+        return all(coder.is_empty() for coder in self._coders)
 
-    def data(self) -> bytes:
-        """Little-endian words, without the zero bytes at the end."""
-        return self._coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+    def data(self) -> list[bytes]:
+        """Little-endian words of each, without the zero bytes at the end."""
+        return [coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0") for coder in self._coders]
 
 
 def ideal_bits(values: np.ndarray, mixture: Mixture) -> np.ndarray:

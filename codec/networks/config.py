@@ -11,7 +11,7 @@ class LossyConfig:
     """Shape of a lossy model: transforms, prior and the range of its one continuous quality scale.
 
     Widths are channels at 1/4, 1/8 and 1/16 of the picture's resolution. `analysis_blocks` counts blocks at each of
-    them, `synthesis_blocks` at 1/4 (half of them on the way down, half on the way up) and 1/8.
+    them, `synthesis_blocks` at 1/4 (half of them on the way down, half on the way up), 1/8 and, if there is a third, 1/16.
     """
 
     name: str
@@ -19,11 +19,11 @@ class LossyConfig:
     prior: str = "hyperprior"  # "hyperprior" (with context on the mean) or "factorised"
     widths: tuple[int, int, int] = (96, 192, 320)
     analysis_blocks: tuple[int, int, int] = (1, 3, 1)
-    synthesis_blocks: tuple[int, int] = (2, 4)
+    synthesis_blocks: tuple[int, ...] = (2, 4)
     latent_channels: int = 384  # y, at 1/16
     hyper_latent_channels: int = 128  # z, at 1/64
     hyper_width: int = 192
-    context_steps: int = 4  # decoding steps of the mean: 1, 2, 4 or 6
+    context_steps: int = 4  # decoding steps of the mean: 1, 4 or 6
     # Trade-off grid: lambda weighs MSE in units of 8-bit levels squared against bits a pixel.
     rate_points: int = 9
     lambda_min: float = 0.0005
@@ -61,7 +61,7 @@ class LosslessConfig:
 CONFIGS = {
     config.name: config
     for config in (
-        LossyConfig("base", analysis_blocks=(1, 4, 3), context_steps=6),
+        LossyConfig("base", analysis_blocks=(1, 4, 3), synthesis_blocks=(2, 5, 2), context_steps=6),
         LossyConfig(
             "tiny",
             widths=(16, 24, 32),

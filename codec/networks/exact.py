@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .layers import multiply
+
 ACTIVATION_MAX = 255  # activations after the rectifier: 0..255
 WEIGHT_MAX = 127  # weights: -127..127
 EXACT_LIMIT = 2**24  # integers below are exact in float32, and so are their sums
@@ -142,7 +144,8 @@ class IntegerNetwork:
         """z: B×Cz×h×w integers within ±INPUT_MAX, float32 or float64 -> B×M×4h×4w integers of that type, in OUTPUT_STEP."""
         with torch.autocast(z.device.type, enabled=False):
             for weight, bias, multiplier, groups, shuffle, (low, high) in self.layers:
-                z = F.conv2d(z, weight.to(z.dtype), bias.to(z.dtype), padding=weight.shape[-1] // 2, groups=groups)
+                weight, bias = weight.to(z.dtype), bias.to(z.dtype)
+                z = multiply(z, weight, bias) if groups == 1 else F.conv2d(z, weight, bias, padding=1, groups=groups)
                 # The one rounding of the format: a float32 product, whatever type holds the sums.
                 z = (z.float() * multiplier).round().clamp(low, high).to(z.dtype)
                 if shuffle:

@@ -52,6 +52,7 @@ LOG_SCALE_Q = (-3.0, 2.0)  # limits of log2 of the scales of z
 LOG_SCALE_P = (-3.0, 4.0)
 LATENT_STEPS = 8  # z counts in 1/8
 LATENT_LIMIT = 128  # |z| <= 128 steps
+TABLE_BITS = 20  # of a coded interval; each symbol has at least one of 2^20
 
 
 def on_grid(x: Tensor, grid: float, limit: float) -> Tensor:
@@ -120,16 +121,14 @@ class LosslessVAE(nn.Module):
 
         Returns N×3·COMPONENTS: logits, means, log2 of scales, all in units of the local scale.
         """
+        return shifted(self.heads_out[k](self.hidden(k, h, known)), known)
+
+    def hidden(self, k: int, h: Tensor, known: Tensor) -> Tensor:
+        """Inputs of the last layer of a head."""
         if k:
             known = known.clamp(-CLIP, CLIP)
             h = torch.cat([h, known, known.abs(), known.clamp(-2, 2)], 1)
-        h = on_grid(F.relu(self.heads_in[k](h)), ACTIVATION_GRID, ACTIVATION_MAX)
-        out = on_grid(self.heads_out[k](h), OUTPUT_GRID, 64.0)
-        if k:
-            mean = out[:, COMPONENTS : 2 * COMPONENTS] + (out[:, 3 * COMPONENTS :] * known).sum(1, keepdim=True)
-            mean = on_grid(mean, OUTPUT_GRID, 64.0)
-            out = torch.cat([out[:, :COMPONENTS], mean, out[:, 2 * COMPONENTS : 3 * COMPONENTS]], 1)
-        return out
+        return on_grid(F.relu(self.heads_in[k](h)), ACTIVATION_GRID, ACTIVATION_MAX)
 
     # z
 
@@ -149,6 +148,32 @@ class LosslessVAE(nn.Module):
         """p(z) given the latents of the blocks W, N, NE: N×3·latents -> N×2·latents: means, log2 scales."""
         h = on_grid(F.relu(self.prior_in(earlier)), ACTIVATION_GRID, ACTIVATION_MAX)
         return self.prior_out(h)
+
+
+def shifted(out: Tensor, known: Tensor) -> Tensor:
+    """Outputs of the last layer of a head, the slopes at their end times `known` added to the means."""
+    out = on_grid(out, OUTPUT_GRID, 64.0)
+    if not known.shape[1]:
+        return out
+    mean = out[:, COMPONENTS : 2 * COMPONENTS] + (out[:, 3 * COMPONENTS :] * known.clamp(-CLIP, CLIP)).sum(1, keepdim=True)
+    mean = on_grid(mean, OUTPUT_GRID, 64.0)
+    return torch.cat([out[:, :COMPONENTS], mean, out[:, 2 * COMPONENTS : 3 * COMPONENTS]], 1)
+
+
+def logistic_bits(x: Tensor, out: Tensor, base: Tensor, scale: Tensor) -> Tensor:
+    """Code length in bits of levels x: N under the mixture `out` around `base`: N in units of `scale`: N. Differentiable."""
+    k = COMPONENTS
+    weights = out[:, :k].log_softmax(1)
+    inverse = torch.exp2(-out[:, 2 * k : 3 * k].clamp(-7, 6)) / scale[:, None]
+    centre = (x - base)[:, None] - out[:, k : 2 * k] * scale[:, None]
+    high, low = (centre + 0.5) * inverse, (centre - 0.5) * inverse
+    high = high.masked_fill((x == 255)[:, None], 40.0)
+    low = low.masked_fill((x == 0)[:, None], -40.0)
+    flip = torch.where(high + low > 0, -1.0, 1.0)  # differences of small numbers keep their digits
+    mass = (torch.sigmoid(flip * high) - torch.sigmoid(flip * low)).abs()
+    floor = 2.0**-TABLE_BITS
+    probability = (weights.exp() * mass).sum(1) * (1 - 256 * floor) + floor
+    return -torch.log2(probability)
 
 
 def features_of(neighbours: Tensor, residuals: Tensor, base: Tensor) -> tuple[Tensor, Tensor, Tensor]:

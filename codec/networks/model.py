@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import LossyConfig
-from .layers import RateTable
+from .layers import RateTable, multiply
 from .priors import SCALE_LEVELS, FactorisedPrior, HyperPrior, scale_to_index
 from .transforms import PATCH, STRIDE, Analysis, Synthesis, transforms
 
@@ -64,7 +64,7 @@ class LossyVAE(nn.Module):
         # As pixel shuffle orders them: channel, row and column of a patch.
         weight = self.synthesis.linear.view(3, STRIDE, STRIDE, -1).permute(3, 0, 1, 2)
         weight = F.avg_pool2d(weight, reduce).flatten(1).T[:, :, None, None]
-        return F.pixel_shuffle(F.conv2d(y * self.log_inverse_gain(t).exp(), weight), STRIDE // reduce) + 0.5
+        return F.pixel_shuffle(multiply(y * self.log_inverse_gain(t).exp(), weight), STRIDE // reduce) + 0.5
 
     @torch.no_grad()
     def start_from_pca(self, patches: Tensor) -> None:

@@ -11,12 +11,11 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import LossyConfig
 from .exact import ExactNetwork
-from .layers import Block, Down, RateTable, Up, activation, pointwise
+from .layers import Block, Down, RateTable, Up, activation, multiply, pointwise
 
 SCALE_LEVELS = 64  # standard deviations of the discretised Gaussians: a geometric ladder
 SCALE_MIN, SCALE_MAX = 0.1, 256.0
@@ -35,32 +34,91 @@ def index_to_scale(index: Tensor) -> Tensor:
     return SCALE_MIN * (index * SCALE_LOG_STEP).exp()
 
 
-def step_masks(steps: int, channels: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
-    """Which latents each step decodes: bool steps×M×h×w, a partition of all latents.
+Place = tuple[slice, slice, slice]  # channels, rows and columns of latents M×h×w
+
+
+def step_places(steps: int, channels: int) -> list[list[Place]]:
+    """Which latents each step decodes: places of equal shape; those of all steps are a partition of the latents.
 
     With 4 steps, each quarter of the channels visits the four positions of every 2×2 cell in its own order,
-    so that every step has neighbours of every kind; with 2 steps, halves and a checkerboard. With 6, the first of the
-    four is split once more, so that low frequencies go from coarse to fine: cells of even row and column, then of odd
-    row and column, then the rest.
+    so that every step has neighbours of every kind. With 6, the first of the four is split once more, so that low
+    frequencies go from coarse to fine: cells of even row and column, then of odd row and column, then the rest.
+    Heights and widths of latents are multiples of 4, numbers of channels too.
     """
     if steps == 1:
-        return torch.ones(1, channels, height, width, dtype=torch.bool, device=device)
-    row = torch.arange(height, device=device)[:, None] % 2
-    column = torch.arange(width, device=device)[None, :] % 2
-    groups = min(steps, 4)
-    group = torch.arange(channels, device=device)[:, None, None] * groups // channels
-    if steps == 2:
-        order = (row + column + group) % 2
-    else:
-        # Diagonal first: the second step then sees its diagonal neighbours, the later ones all four sides.
-        position = torch.tensor([[0, 2], [3, 1]], device=device)[row, column]
-        order = position ^ group
-        if steps == 6:
-            cell_row = torch.arange(height, device=device)[:, None] // 2 % 2
-            cell_column = torch.arange(width, device=device)[None, :] // 2 % 2
-            coarse = torch.where(cell_row != cell_column, 2, cell_row)
-            order = torch.where(order == 0, coarse, order + 2)
-    return order[None] == torch.arange(steps, device=device)[:, None, None, None]
+        return [[(slice(None), slice(None), slice(None))]]
+    # Diagonal first: the second step then sees its diagonal neighbours, the later ones all four sides.
+    order = {(0, 0): 0, (0, 1): 2, (1, 0): 3, (1, 1): 1}
+    size = channels // 4
+
+    def places(step: int, cells: list[tuple[int, int]], stride: int) -> list[Place]:
+        return [
+            (
+                slice(size * (place ^ step), size * ((place ^ step) + 1)),
+                slice(row + 2 * cell_row, None, stride),
+                slice(column + 2 * cell_column, None, stride),
+            )
+            for (row, column), place in order.items()
+            for cell_row, cell_column in cells
+        ]
+
+    first = [[(0, 0)], [(1, 1)], [(0, 1), (1, 0)]]
+    coarse = [places(0, cells, 4) for cells in first] if steps == 6 else [places(0, [(0, 0)], 2)]
+    return coarse + [places(step, [(0, 0)], 2) for step in (1, 2, 3)]
+
+
+def _part(x: Tensor, place: Place) -> Tensor:
+    """The part of x: B×M×h×w, or B×M×1×1, at a place."""
+    channels, rows, columns = place
+    return x[:, channels, rows, columns] if x.shape[2] > 1 else x[:, channels]
+
+
+def _read(x: Tensor, places: list[Place]) -> Tensor:
+    return torch.stack([_part(x, place) for place in places], 1)
+
+
+def _write(x: Tensor, values: Tensor, places: list[Place]) -> Tensor:
+    for part, place in zip(values.unbind(1), places, strict=True):
+        _part(x, place).copy_(part)
+    return x
+
+
+class _Take(torch.autograd.Function):
+    """What autograd would make of the slices, with one full-sized gradient in place of one for each."""
+
+    @staticmethod
+    def forward(ctx, x, places):
+        ctx.shape, ctx.places = x.shape, places
+        return _read(x, places)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        whole = gradient.new_zeros(ctx.shape)
+        for part, place in zip(gradient.unbind(1), ctx.places, strict=True):
+            _part(whole, place).add_(part)  # of B×M×1×1, places share channels
+        return whole, None
+
+
+class _Put(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, values, places):
+        ctx.places = places
+        return _write(x.clone(), values, places)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        values = _read(gradient, ctx.places)
+        return _write(gradient.clone(), torch.zeros_like(values), ctx.places), values, None
+
+
+def take(x: Tensor, places: list[Place]) -> Tensor:
+    """x: B×M×h×w, or B×M×1×1 -> its parts, stacked: B×places×channels×rows×columns."""
+    return _Take.apply(x, places) if torch.is_grad_enabled() else _read(x, places)
+
+
+def put(x: Tensor, values: Tensor, places: list[Place]) -> Tensor:
+    """The inverse: x with other values at places. Written into x itself where no gradient is wanted."""
+    return _Put.apply(x, values, places) if torch.is_grad_enabled() else _write(x, values, places)
 
 
 class FactorisedPrior(nn.Module):
@@ -92,14 +150,23 @@ class ContextStep(nn.Module):
         self.linear = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation, groups=channels, bias=False)
         nn.init.zeros_(self.linear.weight)
 
-    def forward(self, features: Tensor, known: Tensor, unit: Tensor) -> Tensor:
-        relative = known / unit
-        compressed = relative.sign() * relative.abs().log1p()
-        h = activation(self.mix_in(torch.cat((features, compressed.to(features.dtype)), 1)))
-        h = activation(self.mix(activation(self.spatial(h))))
+    def forward(self, features: Tensor, known: Tensor, compressed: Tensor, unit: Tensor, places: list[Place]) -> Tensor:
+        """compressed: the known latents as the network sees them. Means at the places, stacked."""
+        width = features.shape[1]
+        from_features, from_known = self.mix_in.weight.split((width, known.shape[1]), 1)
+        h = multiply(features, from_features, self.mix_in.bias) + multiply(compressed, from_known)
+        h = self.spatial(activation(h))
+        h = take(h, [(slice(None), *place[1:]) for place in places])
+        h = activation(self.mix(activation(h.flatten(0, 1)))).unflatten(0, h.shape[:2])
         with torch.autocast(known.device.type, enabled=False):
-            linear = self.linear(known)
-        return self.head(h).float() * unit + linear
+            linear = take(self.linear(known), places)
+        return at_places(self.head, h, places).float() * take(unit, places) + linear
+
+
+def at_places(head: nn.Conv2d, h: Tensor, places: list[Place]) -> Tensor:
+    """A pointwise layer at each place, for the channels of that place alone. h: B×places×W×rows×columns."""
+    weight, bias = (torch.cat([values[channels] for channels, _, _ in places]) for values in (head.weight, head.bias))
+    return multiply(h.flatten(1, 2), weight, bias, len(places)).unflatten(1, (len(places), -1))
 
 
 class HyperPrior(nn.Module):
@@ -157,11 +224,14 @@ class HyperPrior(nn.Module):
         """Quantised z -> position on the ladder of scales, real, B×M×4h×4w (training; see `exact.py`)."""
         return self.scale_offset(t) + self.scale_network(z)
 
-    def mean(self, step: int, features: Tensor, known: Tensor, unit: Tensor) -> Tensor:
-        """Mean of the latents of `step`, given those of earlier steps (zero elsewhere): B×M×h×w."""
+    def mean(
+        self, step: int, features: Tensor, known: Tensor, compressed: Tensor, unit: Tensor, places: list[Place]
+    ) -> Tensor:
+        """Means of the latents of `step`, stacked, given those of earlier steps: B×M×h×w, zero elsewhere."""
         if step == 0:
-            return self.mean_head(features).float() * unit
-        return self.context[step - 1](features, known, unit)
+            h = take(features, [(slice(None), *place[1:]) for place in places])
+            return at_places(self.mean_head, h, places).float() * take(unit, places)
+        return self.context[step - 1](features, known, compressed, unit, places)
 
 
 def gaussian_bits(residual: Tensor, index: Tensor) -> Tensor:

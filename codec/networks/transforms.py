@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import LossyConfig
-from .layers import Down, RateTable, Up, activation, blocks, pointwise
+from .layers import Down, RateTable, Up, activation, blocks, compress, multiply, pointwise
 
 STRIDE = 16  # pixels a latent position
 PATCH = 3 * STRIDE**2
@@ -38,7 +38,7 @@ class Analysis(nn.Module):
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         x = x - 0.5
         with torch.autocast(x.device.type, enabled=False):
-            y = F.conv2d(F.pixel_unshuffle(x, STRIDE), self.linear[:, :, None, None])
+            y = multiply(F.pixel_unshuffle(x, STRIDE), self.linear[:, :, None, None])
         h = self.quarter(self.to_quarter(4 * x))
         h = self.eighth(self.to_eighth(h))
         h = self.sixteenth(self.to_sixteenth(h * self.rate_scale(t).exp().to(h.dtype)))
@@ -55,11 +55,12 @@ class Synthesis(nn.Module):
     def __init__(self, config: LossyConfig):
         super().__init__()
         w4, w8, _ = config.widths
-        n4, n8 = config.synthesis_blocks
+        n4, n8, n16 = (*config.synthesis_blocks, 0)[:3]
         self.linear = nn.Parameter(torch.randn(PATCH, config.latent_channels) * PATCH**-0.5)
         self.from_pixels = Down(3, w4, 4)
         self.quarter_in = blocks(w4, n4 // 2)
         self.to_eighth = Down(w4, w8)
+        self.sixteenth = blocks(config.latent_channels, n16)
         self.from_latents = Up(config.latent_channels, w8)
         self.rate_scale = RateTable(config.rate_points, w8)
         self.eighth = blocks(w8, n8)
@@ -70,13 +71,21 @@ class Synthesis(nn.Module):
     def forward(self, y: Tensor, gained: Tensor, t: Tensor) -> Tensor:
         """y: B×M×h×w in pixel units; gained: the same latents in quantisation steps."""
         with torch.autocast(y.device.type, enabled=False):
-            x = F.pixel_shuffle(F.conv2d(y, self.linear[:, :, None, None]), STRIDE)
-        quarter = self.quarter_in(self.from_pixels(4 * x))
-        # Small symbols matter as much as large ones: the logarithm evens them out.
-        h = self.to_eighth(quarter) + self.from_latents(gained.sign() * gained.abs().log1p())
+            linear = _at_quarter(multiply(y, self.linear[:, :, None, None]))
+        quarter = self.quarter_in(self.from_pixels.mix(4 * linear))
+        latents = self.sixteenth(compress(gained))
+        h = self.to_eighth(quarter) + self.from_latents(latents)
         h = self.eighth(h * self.rate_scale(t).exp().to(h.dtype))
         h = self.quarter_out(self.to_quarter(h) + quarter)
-        return x + 0.5 + self.head(h).float()
+        return F.pixel_shuffle(linear + self.head.mix(h).float(), 4) + 0.5
+
+
+def _at_quarter(patches: Tensor) -> Tensor:
+    """Patches B×768×h×w -> what a picture of them is at 1/4: B×48×4h×4w, channels last in memory, as the network wants it."""
+    batch, _, height, width = patches.shape
+    x = patches.view(batch, 3, 4, 4, 4, 4, height, width)  # channel, row at 1/4 and in it, column at 1/4 and in it
+    x = x.permute(0, 6, 2, 7, 4, 1, 3, 5).reshape(batch, 4 * height, 4 * width, 48)
+    return x.permute(0, 3, 1, 2)
 
 
 def _keep_variance(layers: nn.ModuleList) -> None:

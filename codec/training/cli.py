@@ -25,9 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--phase",
-        choices=("all", "scales"),
+        choices=("all", "scales", "synthesis"),
         default="all",
-        help="scales: fit the exact scale network alone, with its quantisation in the loop (needs --init)",
+        help="scales: fit the exact scale network alone, with its quantisation in the loop; synthesis: that network alone,"
+        " whatever files say stays (both need --init)",
     )
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--checkpoint-minutes", type=float, default=5.0)
@@ -58,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
     if args.crop % grid or args.crop < grid:
         print(f"error: --crop must be a multiple of {grid}, not {args.crop}", file=sys.stderr)
         return 2
-    if args.phase == "scales" and not (args.init or args.resume):
-        print("error: --phase scales needs --init", file=sys.stderr)
+    if args.phase != "all" and not (args.init or args.resume):
+        print(f"error: --phase {args.phase} needs --init", file=sys.stderr)
         return 2
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -65,7 +65,7 @@ def count_symbols(trainer: Trainer, network: LossyVAE, crops: int = 1024) -> tup
         y = network.analyse(x, t)
         z = prior.infer(y).round().clamp(-INPUT_MAX, INPUT_MAX)
         known, means = walk_latents(
-            prior, prior.features(z, t), network.unit(t), lambda mask, mean: (y - mean).round() + mean
+            prior, prior.features(z, t), network.unit(t), lambda take, mean: (take(y) - mean).round() + mean
         )
         low = t.long().clamp(max=config.rate_points - 2)
         offset = torch.lerp(offset_table[low], offset_table[low + 1], (t - low)[:, None])[:, :, None, None]

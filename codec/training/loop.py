@@ -27,7 +27,7 @@ from ..networks.config import LosslessConfig, LossyConfig
 from ..networks.layers import fast_bfloat16
 from ..networks.model import LossyVAE
 from .data import ImageFolder
-from .objective import rate_distortion, scale_rate
+from .objective import rate_distortion, scale_rate, synthesis_distortion
 from .soap import SOAP
 
 CHECKPOINT = "checkpoint.pt"
@@ -51,7 +51,9 @@ class TrainingConfig:
     clip: float = 20.0
     ema: float = 0.998
     seed: int = 0
-    phase: str = "all"  # "all", or "scales": the exact scale network alone, quantisation in the loop
+    # "all"; "scales": the exact scale network alone, quantisation in the loop; "synthesis": that network alone, whose
+    # weights no symbol depends on: files keep their bytes.
+    phase: str = "all"
     init: str | None = None
     precision: str = "auto"  # "auto", "float32" or "bfloat16"
     checkpoint_minutes: float = 5.0
@@ -158,6 +160,8 @@ class Trainer:
         self.model.to(self.device, memory_format=torch.channels_last)
         if config.phase == "scales":
             self._prepare_scales(calibrate=state is None)
+        elif config.phase == "synthesis":
+            self._train_only(self.model.synthesis, self.model.log_inverse_gain)
         self.ema = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.bfloat16 = fast_bfloat16(self.device) if config.precision == "auto" else config.precision == "bfloat16"
         self.optimiser = optimiser(self.model, config, reduced=self.bfloat16)
@@ -188,7 +192,7 @@ class Trainer:
         self.model.start_from_pca(self._patches())
 
     def _objective(self) -> Callable[..., dict[str, Tensor]]:
-        return scale_rate if self.config.phase == "scales" else rate_distortion
+        return {"all": rate_distortion, "scales": scale_rate, "synthesis": synthesis_distortion}[self.config.phase]
 
     def _check_shape(self, state: dict, path: str | Path) -> None:
         shape = type(self.model_config)
@@ -207,12 +211,14 @@ class Trainer:
         crops = self.data.crops(max(8, PATCHES_FOR_PCA * 256 // size**2), size, rng).cpu()
         return crops.unfold(2, 16, 16).unfold(3, 16, 16).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, 16, 16)
 
+    def _train_only(self, *modules: nn.Module) -> None:
+        self.model.requires_grad_(False)
+        for module in modules:
+            module.requires_grad_(True)
+
     def _prepare_scales(self, calibrate: bool) -> None:
-        for parameter in self.model.parameters():
-            parameter.requires_grad_(False)
         prior = self.model.prior
-        for parameter in (*prior.scale_network.parameters(), *prior.scale_offset.parameters()):
-            parameter.requires_grad_(True)
+        self._train_only(prior.scale_network, prior.scale_offset)
         if calibrate:
             x, t = self._batch(0, count=32)
             with torch.no_grad():

@@ -16,7 +16,6 @@ from ..networks.lossless import LosslessVAE
 from .data import ImageFolder
 from .loop import Trainer
 
-TABLE_BITS = 20  # of a coded interval; each symbol has at least one of 2^20
 KL_WARMUP = 2000  # steps
 
 
@@ -56,22 +55,6 @@ class PixelFolder:
             left = int(rng.integers(width - 6 - size + 1))
             batch.append(torch.stack(self.crop(int(index), top, left, size)))
         return torch.stack(batch)
-
-
-def logistic_bits(x: Tensor, out: Tensor, base: Tensor, scale: Tensor) -> Tensor:
-    """Code length in bits of levels x: N under the mixture `out` around `base`: N in units of `scale`: N."""
-    k = net.COMPONENTS
-    weights = out[:, :k].log_softmax(1)
-    inverse = torch.exp2(-out[:, 2 * k : 3 * k].clamp(-7, 6)) / scale[:, None]
-    centre = (x - base)[:, None] - out[:, k : 2 * k] * scale[:, None]
-    high, low = (centre + 0.5) * inverse, (centre - 0.5) * inverse
-    high = high.masked_fill((x == 255)[:, None], 40.0)
-    low = low.masked_fill((x == 0)[:, None], -40.0)
-    flip = torch.where(high + low > 0, -1.0, 1.0)  # differences of small numbers keep their digits
-    mass = (torch.sigmoid(flip * high) - torch.sigmoid(flip * low)).abs()
-    floor = 2.0**-TABLE_BITS
-    probability = (weights.exp() * mass).sum(1) * (1 - 256 * floor) + floor
-    return -torch.log2(probability)
 
 
 def logistic_log_density(z: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
@@ -117,7 +100,7 @@ def negative_elbo(model: LosslessVAE, batch: Tensor, kl_weight: Tensor | float =
         before = list(net.ORDER[:k])
         known = (x[:, before] - flat_base[:, before]) / scale
         out = model.head(k, h, known).float()
-        bits = bits + logistic_bits(x[:, channel], out, flat_base[:, channel], scale[:, 0])
+        bits = bits + net.logistic_bits(x[:, channel], out, flat_base[:, channel], scale[:, 0])
     likelihood = bits.reshape(count, -1).sum(1) / (3 * height * width)
     return {"loss": likelihood + kl_weight * kl, "bpsp": likelihood + kl, "kl": kl}
 

@@ -17,8 +17,8 @@ from ..networks.model import LossyVAE
 from ..networks.priors import FactorisedPrior, gaussian_bits
 from ..walk import walk_latents
 
-# The objective of a picture grows about like λ^0.45; weighting by λ^-0.35 keeps every rate heard.
-WEIGHT_EXPONENT = -0.35
+# The objective of a picture grows about like λ^0.45; weighting by its inverse lets every rate be heard alike.
+WEIGHT_EXPONENT = -0.45
 
 
 def uniform_noise(x: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def estimate(
         bits["z"] = prior.z_bits(z + uniform_noise(z) if noisy else z_hat, t)
         index = prior.scale_index(z_hat, t) if scales is None else prior.scale_offset(t) + scales(z_hat) * OUTPUT_STEP
         y_hat, means = walk_latents(
-            prior, prior.features(z_hat, t), model.unit(t), lambda mask, mean: round_through(y - mean) + mean
+            prior, prior.features(z_hat, t), model.unit(t), lambda take, mean: round_through(take(y) - mean) + mean
         )
     residual = y - means + uniform_noise(y) if noisy else y_hat - means
     bits["y"] = gaussian_bits(residual, index)
@@ -80,9 +80,23 @@ def scale_rate(model: LossyVAE, x: Tensor, t: Tensor) -> dict[str, Tensor]:
         y = model.analyse(x, t)
         z_hat = prior.infer(y).round()
         y_hat, means = walk_latents(
-            prior, prior.features(z_hat, t), model.unit(t), lambda mask, mean: (y - mean).round() + mean
+            prior, prior.features(z_hat, t), model.unit(t), lambda take, mean: (take(y) - mean).round() + mean
         )
     bits = gaussian_bits(y_hat - means, prior.scale_index(z_hat, t)).sum((1, 2, 3))
     bpp = bits / (x.shape[2] * x.shape[3])
     weight = torch.tensor([model.trade_off(value) ** WEIGHT_EXPONENT for value in t.tolist()], device=x.device)
     return {"loss": bpp * weight, "bpp": bpp}
+
+
+def synthesis_distortion(model: LossyVAE, x: Tensor, t: Tensor) -> dict[str, Tensor]:
+    """D alone, with everything that a file says fixed: what training the synthesis network needs.
+
+    Returns per-picture `loss` (the logarithm of the MSE, which is PSNR, levelled off at perfect pictures) and `mse`.
+    """
+    prior = model.prior
+    with torch.no_grad():
+        y = model.analyse(x, t)
+        features = prior.features(prior.infer(y).round(), t)
+        y_hat, _ = walk_latents(prior, features, model.unit(t), lambda take, mean: (take(y) - mean).round() + mean)
+    mse = 255**2 * (model.synthesise(y_hat, t) - x).square().mean((1, 2, 3))
+    return {"loss": (mse + 1).log(), "mse": mse}
