@@ -47,10 +47,20 @@ def test_the_counter_says_what_the_file_weighs(pixels):
         assert counted / 8 <= len(data) <= 1.005 * counted / 8 + 32
 
 
-def test_the_training_estimate_agrees_with_the_counter(pixels):
+def test_the_training_estimate_agrees_with_the_counter(pixels, monkeypatch):
+    """Of the shipped model: the tiny one pays for many outliers, whose tables cost less than their Gaussians."""
+    monkeypatch.delenv("CODEC_MODELS")
+    monkeypatch.delenv("CODEC_MODEL")
     crop = pixels[:192, :192]
     model = weights.load(weights.default_path())
     trained = LossyVAE(model.config)
+    analyse = trained.analyse
+
+    def analyse_as_the_encoder(*args):  # a symbol that rounds the other way changes the means of others
+        with lossy.transform_precision("cpu"):
+            return analyse(*args)
+
+    trained.analyse = analyse_as_the_encoder
     # The estimate needs the float scale network; its integers are exact multiples of its quantised weights.
     state = model.network.state_dict()
     trained.load_state_dict({**trained.state_dict(), **state})
