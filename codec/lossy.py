@@ -155,7 +155,7 @@ class Encoder:
     def __init__(self, model: weights.LossyModel, pixels: np.ndarray):
         self.model, self.network = model, model.network
         self.height, self.width, _ = pixels.shape
-        self._pixels = torch.from_numpy(pad(pixels)).permute(2, 0, 1)[None]  # channels last in memory
+        self._pixels = torch.from_numpy(pad(pixels))[None].permute(0, 3, 1, 2)  # channels last in memory
 
     @cached_property
     def x(self) -> Tensor:
@@ -246,7 +246,7 @@ def _reconstruct(reader: _Reader, block: Tile, reduce: int) -> np.ndarray:
     known = seen.around(CONTEXT_MARGIN, reader.whole) if model.scales is not None else seen
     z, residuals = reader.read(known)
     t = position(model, reader.quality)
-    y = torch.from_numpy(residuals)[None].to(model.device, torch.float32)
+    y = torch.from_numpy(residuals)[None].to(model.device, torch.float32, memory_format=torch.channels_last)
     if model.scales is not None:
         symbols = y
         # The means of a preview may be a little off.
@@ -268,7 +268,7 @@ def _synthesise(model: weights.LossyModel, y: Tensor, quality: int, known: Tile,
         seen = tile.around(TRANSFORM_MARGIN, known)
         rows, columns = seen.inside(known).slices(STRIDE)
         with transform_precision(model.device):
-            x = model.network.synthesise(y[:, :, rows, columns].contiguous(), t)
+            x = model.network.synthesise(y[:, :, rows, columns].contiguous(memory_format=torch.channels_last), t)
         (to_rows, to_columns), (from_rows, from_columns) = tile.inside(block).slices(1), tile.inside(seen).slices(1)
         out[to_rows, to_columns] = _levels(x[:, :, from_rows, from_columns])
     return out
@@ -276,7 +276,7 @@ def _synthesise(model: weights.LossyModel, y: Tensor, quality: int, known: Tile,
 
 def _levels(x: Tensor) -> np.ndarray:
     """1×3×H×W, nominally in [0, 1] -> H×W×3 uint8."""
-    return (x[0] * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return (x[0] * 255).round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
 def _symbols(values: Tensor) -> np.ndarray:
@@ -284,7 +284,7 @@ def _symbols(values: Tensor) -> np.ndarray:
 
 
 def scale_levels(model: weights.LossyModel, quality: int, z: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """The table of each residual symbol: int64 [M, h, w]. Integers throughout: equal on every machine.
+    """The table of each residual symbol: uint8 [M, h, w]. Integers throughout: equal on every machine.
 
     z: int32 [Cz, h/4, w/4]; shape: M, h, w.
     """
@@ -294,12 +294,12 @@ def scale_levels(model: weights.LossyModel, quality: int, z: np.ndarray, shape: 
     above = offsets[min(low + 1, points)]
     # Linear interpolation between rate points, rounded half up, in OUTPUT_STEP.
     offset = (2 * (offsets[low] * (QUALITY_MAX - fraction) + above * fraction) + QUALITY_MAX) // (2 * QUALITY_MAX)
-    position = np.broadcast_to(offset[:, None, None], shape)
+    position = torch.from_numpy(offset.astype(np.float32))[:, None, None].to(model.device)
     if model.scales is not None:
-        added = model.scales(torch.from_numpy(z)[None].to(model.device, torch.float32))[0]
-        position = position + added.cpu().numpy().astype(np.int64)
-    steps = round(1 / OUTPUT_STEP)
-    return np.clip((2 * position + steps) // (2 * steps), 0, SCALE_LEVELS - 1)
+        position = model.scales(torch.from_numpy(z)[None].to(model.device, torch.float32))[0] + position
+    # Small integers over a power of two, and the half that rounds: exact in float32.
+    levels = (position * OUTPUT_STEP + 0.5).floor_().clamp_(0, SCALE_LEVELS - 1)
+    return levels.to(torch.uint8).expand(shape).contiguous().cpu().numpy()
 
 
 def hyper_point(model: weights.LossyModel, quality: int) -> int:

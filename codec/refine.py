@@ -118,7 +118,7 @@ class _Problem:
             levels = self.encoder.levels(z, self.quality, shape)
         else:
             levels = scale_levels(self.encoder.model, self.quality, z[0].to(torch.int32).cpu().numpy(), shape)
-        return replace(self, z=z, levels=torch.from_numpy(levels)[None].to(z.device))
+        return replace(self, z=z, levels=torch.from_numpy(levels.astype(np.int64))[None].to(z.device))
 
     def bits(self, symbols: Tensor) -> Tensor:
         return self.bits_at(self.levels, symbols)

@@ -28,7 +28,9 @@ def walk_latents(
     Returns (all latents, all means), both B×M×h×w float32.
     """
     batch, _, height, width = features.shape
-    known = torch.zeros(batch, unit.shape[1], height, width, device=features.device)
+    known = torch.empty(
+        (batch, unit.shape[1], height, width), device=features.device, memory_format=torch.channels_last
+    ).zero_()
     means, compressed = torch.zeros_like(known), torch.zeros_like(known)
     steps = step_places(prior.steps, unit.shape[1])
     for step, places in enumerate(steps):

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from .entropy.distributions import Table
@@ -30,6 +31,7 @@ from .errors import FormatError, UnsupportedError
 from .entropy.mixtures import Arithmetic, tables
 from .networks.config import LosslessConfig, LossyConfig
 from .networks.exact import IntegerNetwork
+from .networks.layers import fast_bfloat16
 from .networks.lossless import ACTIVATION_MAX, WEIGHT_GRID, LosslessVAE
 from .networks.model import LossyVAE
 
@@ -126,6 +128,11 @@ def _load(path: Path, sha256: bytes, device: str) -> LossyModel:
             {key[4:]: value.float() for key, value in tensors.items() if key.startswith("net.")}, assign=True
         )
         network.requires_grad_(False).to(device, memory_format=torch.channels_last)
+        if fast_bfloat16(torch.device(device)):  # what `transform_precision` would make of them for every picture
+            for transform in (network.analysis, network.synthesis):
+                for layer in transform.modules():
+                    if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+                        layer.to(torch.bfloat16)
         scales = None
         if config.prior == "hyperprior":
             scales = IntegerNetwork({key[6:]: value for key, value in tensors.items() if key.startswith("scale.")}, device)

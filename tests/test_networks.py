@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from codec import weights
 from codec.networks.config import CONFIGS, LossyConfig
+from codec.networks.layers import Block
 from codec.networks.model import LossyVAE
 from codec.networks.priors import put, step_places, take
 from codec.walk import walk_latents
@@ -18,7 +19,7 @@ def decode_cost(config: LossyConfig) -> float:
     """Multiplications a pixel of all that a decoder's networks compute."""
     size, model, t = 128, LossyVAE(config), torch.zeros(1)
     y = torch.zeros(1, config.latent_channels, size // 16, size // 16)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter:  # with gradients: the counter does not know oneDNN's own operators
         if config.prior == "hyperprior":
             z = torch.zeros(1, config.hyper_latent_channels, size // 64, size // 64)
             model.prior.scale_index(z, t)
@@ -105,3 +106,19 @@ assert not {name for name in new if name.startswith(("sympy", "torch._dynamo", "
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=weights.PACKAGED.parent.parent)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_layers_at_once_are_the_layers_one_by_one(kind):
+    """The inference path through oneDNN's fused operators against the plain one that gradients take."""
+    torch.manual_seed(0)
+    block = Block(16).to(kind)
+    x = torch.randn(2, 16, 12, 8, dtype=kind).contiguous(memory_format=torch.channels_last)
+    expected = block(x).detach()
+    with torch.no_grad():
+        at_once = block(x.clone())
+        with torch.backends.mkldnn.flags(enabled=False):
+            apart = block(x.clone())
+    tolerance = 1e-5 if kind == torch.float32 else 0.05
+    assert torch.allclose(at_once, expected, atol=tolerance) and torch.allclose(apart, expected, atol=tolerance)

@@ -2,27 +2,78 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SLOPE = 0.01  # of the leaky rectifier below zero
 
-def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
-    """1x1 convolution.
 
-    On one thread torch leaves that of one picture to a matrix product of half the speed, unless it is dilated, which
-    changes nothing for a kernel of one position.
+def multiply(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1, *, onto: Tensor | None = None, activate: bool = False
+) -> Tensor:
+    """1x1 convolution, then added to `onto`, then the activation. `onto` is lost where no gradient is wanted.
+
+    In one pass over memory where oneDNN is at hand and x has the type of the weights.
     """
-    dilation = 1 if torch.is_grad_enabled() or x.is_cuda else 2
-    return F.conv2d(x, weight, bias, dilation=dilation, groups=groups)
+    if _at_once(x, weight, onto):
+        return _multiply_at_once(x, weight.contiguous(memory_format=torch.channels_last), bias, groups, onto, activate)
+    y = F.conv2d(x, weight, bias, groups=groups)
+    y = y if onto is None else y.add_(onto)
+    return activation(y) if activate else y
+
+
+def _at_once(x: Tensor, weight: Tensor, onto: Tensor | None) -> bool:
+    if torch.is_grad_enabled() or x.device.type != "cpu" or not torch._C._get_mkldnn_enabled():
+        return False
+    if any(tensor.dtype != x.dtype for tensor in (weight, onto) if tensor is not None):
+        return False
+    return (x.dtype == torch.bfloat16 or (x.dtype == torch.float32 and not _autocast())) and _available()
+
+
+def _autocast() -> bool:
+    try:
+        return torch.is_autocast_enabled("cpu")
+    except TypeError:  # torch before 2.4
+        return torch.is_autocast_cpu_enabled()
+
+
+@cache
+def _available() -> bool:
+    """Whether torch has oneDNN's convolutions with what follows them (what its compiler calls; not documented), and they do
+    what is expected of them here."""
+    x, weight, bias = torch.linspace(-1, 1, 8).view(1, 2, 2, 2), torch.tensor([[0.5, -1], [2, 0.25]])[:, :, None, None], torch.ones(2)
+    with torch.autocast("cpu", enabled=False):
+        plain = F.conv2d(x, weight, bias)
+        for onto, activate in ((None, False), (None, True), (x, False), (x, True)):
+            expected = plain if onto is None else plain + onto
+            try:
+                found = _multiply_at_once(x, weight, bias, 1, None if onto is None else onto.clone(), activate)
+            except (AttributeError, RuntimeError, TypeError):
+                return False
+            if not torch.allclose(found, F.leaky_relu(expected, SLOPE) if activate else expected):
+                return False
+    return True
+
+
+def _multiply_at_once(
+    x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, onto: Tensor | None, activate: bool
+) -> Tensor:
+    layer = x, weight, bias, [0, 0], [1, 1], [1, 1], groups
+    if onto is None:
+        return torch.ops.mkldnn._convolution_pointwise(*layer, *(("leaky_relu", [SLOPE], "") if activate else ("none", [], "")))
+    y = torch.ops.mkldnn._convolution_pointwise_.binary(onto, *layer, "add", 1.0, None, [], None)
+    return activation(y) if activate else y
 
 
 class Pointwise(nn.Conv2d):
     def __init__(self, channels_in: int, channels_out: int):
         super().__init__(channels_in, channels_out, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return multiply(x, self.weight, self.bias)
+    def forward(self, x: Tensor, *, onto: Tensor | None = None, activate: bool = False) -> Tensor:
+        return multiply(x, self.weight, self.bias, onto=onto, activate=activate)
 
 
 def pointwise(channels_in: int, channels_out: int, *, scale: float = 1.0) -> Pointwise:
@@ -45,7 +96,7 @@ def depthwise(channels: int, size: int = 3) -> nn.Conv2d:
 
 def activation(x: Tensor) -> Tensor:
     """Leaky rectifier, written over x: for what a convolution has just made, which no gradient needs as it was."""
-    return F.leaky_relu(x, 0.01, inplace=True)
+    return F.leaky_relu(x, SLOPE, inplace=True)
 
 
 def compress(x: Tensor) -> Tensor:
@@ -64,7 +115,7 @@ def fast_bfloat16(device: torch.device) -> bool:
 class Block(nn.Module):
     """Depthwise-separable residual block followed by a residual pointwise pair (as in EVC and DCVC).
 
-    B×C×h×w -> B×C×h×w; 6C² + 9C multiplications a position. Both branches start small, so that a
+    B×C×h×w -> B×C×h×w, written over x where no gradient is wanted; 6C² + 9C multiplications a position. Both branches start small, so that a
     new block is nearly the identity: depth can be added to a trained network.
     """
 
@@ -77,8 +128,8 @@ class Block(nn.Module):
         self.contract = pointwise(2 * channels, channels, scale=0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.mix_out(self.spatial(activation(self.mix_in(x)))).add_(x)
-        return self.contract(activation(self.expand(x))).add_(x)
+        x = self.mix_out(self.spatial(self.mix_in(x, activate=True)), onto=x)
+        return self.contract(self.expand(x, activate=True), onto=x)
 
 
 def blocks(channels: int, count: int) -> nn.Sequential:
@@ -86,7 +137,7 @@ def blocks(channels: int, count: int) -> nn.Sequential:
 
 
 class Down(nn.Module):
-    """Halve the resolution: pixel unshuffle, then a pointwise layer."""
+    """Lower the resolution by a factor: pixel unshuffle, then a pointwise layer, which is a strided convolution."""
 
     def __init__(self, channels_in: int, channels_out: int, factor: int = 2):
         super().__init__()
@@ -94,7 +145,8 @@ class Down(nn.Module):
         self.mix = pointwise(channels_in * factor**2, channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.mix(F.pixel_unshuffle(x, self.factor))
+        weight = self.mix.weight.view(len(self.mix.weight), -1, self.factor, self.factor)
+        return F.conv2d(x, weight, self.mix.bias, stride=self.factor)
 
 
 class Up(nn.Module):

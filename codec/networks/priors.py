@@ -74,7 +74,8 @@ def _part(x: Tensor, place: Place) -> Tensor:
 
 
 def _read(x: Tensor, places: list[Place]) -> Tensor:
-    return torch.stack([_part(x, place) for place in places], 1)
+    """B×places×rows×columns×channels: channels last in memory, as x should be."""
+    return torch.stack([_part(x, place).permute(0, 2, 3, 1) for place in places], 1)
 
 
 def _write(x: Tensor, values: Tensor, places: list[Place]) -> Tensor:
@@ -94,7 +95,7 @@ class _Take(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         whole = gradient.new_zeros(ctx.shape)
-        for part, place in zip(gradient.unbind(1), ctx.places, strict=True):
+        for part, place in zip(gradient.permute(0, 1, 4, 2, 3).unbind(1), ctx.places, strict=True):
             _part(whole, place).add_(part)  # of B×M×1×1, places share channels
         return whole, None
 
@@ -107,13 +108,14 @@ class _Put(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        values = _read(gradient, ctx.places)
+        values = _read(gradient, ctx.places).permute(0, 1, 4, 2, 3)
         return _write(gradient.clone(), torch.zeros_like(values), ctx.places), values, None
 
 
 def take(x: Tensor, places: list[Place]) -> Tensor:
     """x: B×M×h×w, or B×M×1×1 -> its parts, stacked: B×places×channels×rows×columns."""
-    return _Take.apply(x, places) if torch.is_grad_enabled() else _read(x, places)
+    parts = _Take.apply(x, places) if torch.is_grad_enabled() else _read(x, places)
+    return parts.permute(0, 1, 4, 2, 3)
 
 
 def put(x: Tensor, values: Tensor, places: list[Place]) -> Tensor:
@@ -154,10 +156,10 @@ class ContextStep(nn.Module):
         """compressed: the known latents as the network sees them. Means at the places, stacked."""
         width = features.shape[1]
         from_features, from_known = self.mix_in.weight.split((width, known.shape[1]), 1)
-        h = multiply(features, from_features, self.mix_in.bias) + multiply(compressed, from_known)
-        h = self.spatial(activation(h))
+        h = multiply(features, from_features, self.mix_in.bias)
+        h = self.spatial(multiply(compressed, from_known, onto=h, activate=True))
         h = take(h, [(slice(None), *place[1:]) for place in places])
-        h = activation(self.mix(activation(h.flatten(0, 1)))).unflatten(0, h.shape[:2])
+        h = self.mix(activation(h.flatten(0, 1)), activate=True).unflatten(0, h.shape[:2])
         with torch.autocast(known.device.type, enabled=False):
             linear = take(self.linear(known), places)
         return at_places(self.head, h, places).float() * take(unit, places) + linear
@@ -165,8 +167,11 @@ class ContextStep(nn.Module):
 
 def at_places(head: nn.Conv2d, h: Tensor, places: list[Place]) -> Tensor:
     """A pointwise layer at each place, for the channels of that place alone. h: B×places×W×rows×columns."""
-    weight, bias = (torch.cat([values[channels] for channels, _, _ in places]) for values in (head.weight, head.bias))
-    return multiply(h.flatten(1, 2), weight, bias, len(places)).unflatten(1, (len(places), -1))
+    weight = torch.stack([head.weight[channels, :, 0, 0].T for channels, _, _ in places])
+    bias = torch.stack([head.bias[channels] for channels, _, _ in places])
+    rows = h.shape[3]
+    h = h.permute(0, 1, 3, 4, 2).flatten(2, 3) @ weight + bias[:, None].to(h.dtype)
+    return h.unflatten(2, (rows, -1)).permute(0, 1, 4, 2, 3)
 
 
 class HyperPrior(nn.Module):
@@ -203,7 +208,7 @@ class HyperPrior(nn.Module):
     def infer(self, y: Tensor) -> Tensor:
         """Gained latents y: B×M×h×w, h and w multiples of 4 -> hyper-latents z: B×Cz×h/4×w/4."""
         magnitude = y.abs().log1p()
-        h = activation(self.analysis_in(torch.cat((magnitude, y.sign() * magnitude), 1)))
+        h = self.analysis_in(torch.cat((magnitude, y.sign() * magnitude), 1), activate=True)
         h = self.analysis_block(activation(self.analysis_down(h)))
         return self.analysis_out(h).float()
 

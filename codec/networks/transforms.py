@@ -71,21 +71,22 @@ class Synthesis(nn.Module):
     def forward(self, y: Tensor, gained: Tensor, t: Tensor) -> Tensor:
         """y: B×M×h×w in pixel units; gained: the same latents in quantisation steps."""
         with torch.autocast(y.device.type, enabled=False):
-            linear = _at_quarter(multiply(y, self.linear[:, :, None, None]))
-        quarter = self.quarter_in(self.from_pixels.mix(4 * linear))
-        latents = self.sixteenth(compress(gained))
-        h = self.to_eighth(quarter) + self.from_latents(latents)
+            linear = _at_quarter(y, self.linear)
+        quarter = self.quarter_in(multiply(linear.to(self.from_pixels.mix.weight.dtype), 4 * self.from_pixels.mix.weight, self.from_pixels.mix.bias))
+        latents = self.sixteenth(compress(gained).to(self.from_latents.mix.weight.dtype))
+        h = self.to_eighth(quarter).add_(self.from_latents(latents))
         h = self.eighth(h * self.rate_scale(t).exp().to(h.dtype))
-        h = self.quarter_out(self.to_quarter(h) + quarter)
+        h = self.quarter_out(self.to_quarter(h).add_(quarter))
         return F.pixel_shuffle(linear + self.head.mix(h).float(), 4) + 0.5
 
 
-def _at_quarter(patches: Tensor) -> Tensor:
-    """Patches B×768×h×w -> what a picture of them is at 1/4: B×48×4h×4w, channels last in memory, as the network wants it."""
-    batch, _, height, width = patches.shape
-    x = patches.view(batch, 3, 4, 4, 4, 4, height, width)  # channel, row at 1/4 and in it, column at 1/4 and in it
-    x = x.permute(0, 6, 2, 7, 4, 1, 3, 5).reshape(batch, 4 * height, 4 * width, 48)
-    return x.permute(0, 3, 1, 2)
+def _at_quarter(y: Tensor, linear: Tensor) -> Tensor:
+    """Latents B×M×h×w -> what a picture of the patches linear·y, 768 values each, is at 1/4: B×48×4h×4w, channels last."""
+    batch, _, height, width = y.shape
+    # Row and column at 1/4, then what they hold: colour, row and column in it.
+    weight = linear.view(3, 4, 4, 4, 4, -1).permute(1, 3, 0, 2, 4, 5).reshape(PATCH, -1, 1, 1)
+    x = multiply(y, weight).permute(0, 2, 3, 1).reshape(batch, height, width, 4, 4 * 48)
+    return x.transpose(2, 3).reshape(batch, 4 * height, 4 * width, 48).permute(0, 3, 1, 2)
 
 
 def _keep_variance(layers: nn.ModuleList) -> None:
