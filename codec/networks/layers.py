@@ -12,25 +12,20 @@ SLOPE = 0.01  # of the leaky rectifier below zero
 
 
 def multiply(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1, *, onto: Tensor | None = None, activate: bool = False
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, onto: Tensor | None = None, activate: bool = False
 ) -> Tensor:
     """1x1 convolution, then added to `onto`, then the activation. `onto` is lost where no gradient is wanted.
 
-    In one pass over memory where oneDNN is at hand and x has the type of the weights.
+    In one pass over memory where oneDNN is at hand.
     """
-    if _at_once(x, weight, onto):
-        return _multiply_at_once(x, weight.contiguous(memory_format=torch.channels_last), bias, groups, onto, activate)
-    y = F.conv2d(x, weight, bias, groups=groups)
+    if not torch.is_grad_enabled() and x.device.type == "cpu" and torch._C._get_mkldnn_enabled() and _available():
+        kind = torch.bfloat16 if _autocast() else x.dtype
+        if kind != torch.float64 and (onto is None or onto.dtype == kind):
+            weight = weight.to(kind, memory_format=torch.channels_last)
+            return _multiply_at_once(x.to(kind), weight, bias if bias is None else bias.to(kind), onto, activate)
+    y = F.conv2d(x, weight, bias)
     y = y if onto is None else y.add_(onto)
     return activation(y) if activate else y
-
-
-def _at_once(x: Tensor, weight: Tensor, onto: Tensor | None) -> bool:
-    if torch.is_grad_enabled() or x.device.type != "cpu" or not torch._C._get_mkldnn_enabled():
-        return False
-    if any(tensor.dtype != x.dtype for tensor in (weight, onto) if tensor is not None):
-        return False
-    return (x.dtype == torch.bfloat16 or (x.dtype == torch.float32 and not _autocast())) and _available()
 
 
 def _autocast() -> bool:
@@ -50,7 +45,7 @@ def _available() -> bool:
         for onto, activate in ((None, False), (None, True), (x, False), (x, True)):
             expected = plain if onto is None else plain + onto
             try:
-                found = _multiply_at_once(x, weight, bias, 1, None if onto is None else onto.clone(), activate)
+                found = _multiply_at_once(x, weight, bias, None if onto is None else onto.clone(), activate)
             except (AttributeError, RuntimeError, TypeError):
                 return False
             if not torch.allclose(found, F.leaky_relu(expected, SLOPE) if activate else expected):
@@ -58,10 +53,8 @@ def _available() -> bool:
     return True
 
 
-def _multiply_at_once(
-    x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, onto: Tensor | None, activate: bool
-) -> Tensor:
-    layer = x, weight, bias, [0, 0], [1, 1], [1, 1], groups
+def _multiply_at_once(x: Tensor, weight: Tensor, bias: Tensor | None, onto: Tensor | None, activate: bool) -> Tensor:
+    layer = x, weight, bias, [0, 0], [1, 1], [1, 1], 1
     if onto is None:
         return torch.ops.mkldnn._convolution_pointwise(*layer, *(("leaky_relu", [SLOPE], "") if activate else ("none", [], "")))
     y = torch.ops.mkldnn._convolution_pointwise_.binary(onto, *layer, "add", 1.0, None, [], None)

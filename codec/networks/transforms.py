@@ -72,8 +72,8 @@ class Synthesis(nn.Module):
         """y: B×M×h×w in pixel units; gained: the same latents in quantisation steps."""
         with torch.autocast(y.device.type, enabled=False):
             linear = _at_quarter(y, self.linear)
-        quarter = self.quarter_in(multiply(linear.to(self.from_pixels.mix.weight.dtype), 4 * self.from_pixels.mix.weight, self.from_pixels.mix.bias))
-        latents = self.sixteenth(compress(gained).to(self.from_latents.mix.weight.dtype))
+        quarter = self.quarter_in(multiply(linear, 4 * self.from_pixels.mix.weight, self.from_pixels.mix.bias))
+        latents = self.sixteenth(compress(gained))
         h = self.to_eighth(quarter).add_(self.from_latents(latents))
         h = self.eighth(h * self.rate_scale(t).exp().to(h.dtype))
         h = self.quarter_out(self.to_quarter(h).add_(quarter))
