@@ -40,9 +40,9 @@ from .networks.priors import SCALE_LEVELS
 from .tiles import HYPER_STRIDE, STRIDE
 from .walk import Take, walk_latents
 
-CHEAP = 4  # the highest effort whose cost a search can pay at every probe
-# Effort: (iterations, a at their beginning; it falls linearly). Each phase begins where the level below it ended.
-PHASES = {5: (4, 0.5), 6: (12, 0.2), 7: (15, 0.15), 8: (20, 0.1), 9: (30, 0.08)}
+CHEAP = 3  # the highest effort whose cost a search can pay at every probe
+# Effort: (iterations, a at their beginning; it falls linearly). Each phase begins with the best that the level below it found.
+PHASES = {4: (3, 0.4), 5: (3, 0.2), 6: (10, 0.2), 7: (12, 0.15), 8: (16, 0.1), 9: (24, 0.08)}
 REGION = 0.4  # largest move of a target before it is scaled by a: the quadratic model holds nearby only
 RATE_WEIGHT_ALONE, RATE_WEIGHT = 0.35, 0.92  # β without and with iterations: bits spent on a latent help later means
 # λ here over that of the training objective, at quality 0 and 100: what the amortised codec itself pays in bits for less
@@ -57,14 +57,14 @@ def refine(
 ) -> Latents:
     """The latents to write, from the amortised y, at an effort from 1 to 9.
 
-    progress: hears after each iteration (effort 5 and up) which part of all is done; the last is 1.
+    progress: hears after each iteration (effort 4 and up) which part of all is done; the last is 1.
     """
     if effort <= 3:
         return encoder.quantise(y, quality)
     problem = _Problem.of(encoder, y, quality)
     chosen = encoder.quantise(y, quality, z=problem.z, choose=problem.choose(RATE_WEIGHT_ALONE))
     simpler = [encoder.quantise(y, quality, z=problem.z), chosen]
-    if effort == 4 or encoder.model.scales is None:
+    if encoder.model.scales is None:
         return min(simpler, key=problem.cost)
     target, z = y.clone(), problem.z.clone()
     height, width = y.shape[2] * STRIDE, y.shape[3] * STRIDE
@@ -178,12 +178,11 @@ class _Search:
         self.tried = torch.zeros_like(problem.z, dtype=torch.bool)
 
     def run(self, effort: int, progress: Callable[[float], None] | None = None) -> _Search:
-        target, done = self.problem.y, 0
+        done = 0
         phases = {level: phase for level, phase in PHASES.items() if level <= effort}
         total = sum(iterations for iterations, _ in phases.values())
         for level, (iterations, size) in phases.items():
-            if level > 6:
-                target, self.problem = self.target, self.problem.at(self.z)
+            target, self.problem = self.target, self.problem.at(self.z)
             for iteration in range(iterations):
                 gradient, hyper_gradient = self.look(target, hyper=level > 5)
                 move = gradient.clamp(-REGION, REGION)
@@ -193,23 +192,35 @@ class _Search:
                 done += 1
                 if progress:
                     progress(done / total)
+            # Where the smallest moves led is the best, as a rule.
+            decoded, means = self.decide(self.problem, target)
+            self.keep(target, decoded, means, _blocks(self.problem.error_weight * self.distance(decoded), HYPER_STRIDE))
         return self
 
     def look(self, target: Tensor, *, hyper: bool) -> tuple[Tensor, Tensor | None]:
         """Measure J under a target, keep what is best at each position of z; (the whole move of the target, the
         derivative with respect to z)."""
-        problem = self.problem
-        decoded, means = self.decide(problem, target)
+        decoded, means = self.decide(self.problem, target)
         gradient, hyper_gradient, error = self.derivative(decoded, means, target, hyper=hyper)
+        self.keep(target, decoded, means, error)
+        return decoded - gradient / (2 * self.problem.curvature) - target, hyper_gradient
+
+    def keep(self, target: Tensor, decoded: Tensor, means: Tensor, error: Tensor) -> None:
+        """Keep a target, and the z at hand, at each position of z where J is the least so far. error: λD there."""
+        problem, ratio = self.problem, HYPER_STRIDE // STRIDE
         cost = error + problem.hyper_bits(problem.z).sum(1, keepdim=True)
-        cost = cost + _blocks(problem.bits((decoded - means).round()).sum(1, keepdim=True), HYPER_STRIDE // STRIDE)
+        cost = cost + _blocks(problem.bits((decoded - means).round()).sum(1, keepdim=True), ratio)
         better = cost < self.least
         self.least = torch.where(better, cost, self.least)
         self.z = torch.where(better, problem.z, self.z)
-        ratio = HYPER_STRIDE // STRIDE
         everywhere = better.repeat_interleave(ratio, 2).repeat_interleave(ratio, 3)
         self.target = torch.where(everywhere, target, self.target)
-        return decoded - gradient / (2 * problem.curvature) - target, hyper_gradient
+
+    def distance(self, decoded: Tensor) -> Tensor:
+        """Squared error of what latents decode to: 1×1×H×W, summed over the channels."""
+        with transform_precision(self.problem.encoder.model.device):
+            x = self.network.synthesise(decoded, self.t)
+        return (x - self.problem.x).square().sum(1, keepdim=True)
 
     def decide(self, problem: _Problem, target: Tensor) -> tuple[Tensor, Tensor]:
         """(decoded latents, their means) under a target."""
@@ -233,8 +244,7 @@ class _Search:
             decoded, z = decoded.detach().requires_grad_(), problem.z.detach().requires_grad_(hyper)
             with transform_precision(problem.encoder.model.device):
                 _, means = walk_latents(prior, prior.features(z, self.t), self.unit, lambda take, mean: take(decoded))
-                x = self.network.synthesise(decoded, self.t)
-            error = problem.error_weight * (x - problem.x).square().sum(1, keepdim=True)
+            error = problem.error_weight * self.distance(decoded)
             total = error.sum() - (slope * means).sum()
             if hyper:
                 above, below = ((problem.levels + move).clamp(0, SCALE_LEVELS - 1) for move in (1, -1))

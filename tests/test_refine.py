@@ -27,7 +27,7 @@ def pixels() -> np.ndarray:
 
 @pytest.fixture
 def few_iterations(monkeypatch):
-    monkeypatch.setattr(refine, "PHASES", {level: (2, 0.4) for level in range(5, 10)})
+    monkeypatch.setattr(refine, "PHASES", {level: (2, 0.4) for level in range(4, 10)})
 
 
 def costs(pixels: np.ndarray, quality: int, efforts: list[int]) -> list[float]:
@@ -42,7 +42,8 @@ def costs(pixels: np.ndarray, quality: int, efforts: list[int]) -> list[float]:
 @pytest.mark.parametrize("quality", [1000, 5000, 9000])
 def test_a_higher_effort_costs_less(pixels, quality, few_iterations):
     one, three, four, five, six, nine = costs(pixels, quality, [1, 3, 4, 5, 6, 9])
-    assert one == three >= four >= five and four >= six >= nine * 0.999
+    slack = 1.0005  # a search compares estimates; only the least is measured in earnest
+    assert one == three >= four and four * slack >= five and five * slack >= six and six * slack >= nine
 
 
 def test_the_cost_is_that_of_the_real_file(pixels):
@@ -104,7 +105,7 @@ def test_tiny_pictures_are_refined_too(few_iterations):
 def test_progress_rises_to_the_end_through_all_windows(pixels, monkeypatch, few_iterations):
     monkeypatch.setattr(refine, "WINDOW", 64)
     monkeypatch.setattr(refine, "MARGIN", 0)
-    for effort, steps in ((3, 0), (4, 0), (5, 2), (6, 4)):
+    for effort, steps in ((3, 0), (4, 2), (5, 4), (6, 6)):
         said = []
         codec.compress(pixels, 50, effort=effort, progress=said.append)
         assert said == pytest.approx([(k + 1) / (steps * 6) for k in range(steps * 6)])  # 120×190: 2×3 windows
@@ -118,7 +119,7 @@ def test_a_long_search_draws_a_bar_on_a_terminal_only(pixels, tmp_path, monkeypa
     assert cli.main([*words, "--quiet"]) == 0 and not capsys.readouterr().err
     assert cli.main(words) == 0
     drawn = capsys.readouterr().err
-    assert "] 25 %" in drawn and "] 100 %\r\x1b[K" in drawn and drawn.endswith(" s\n")
+    assert "] 17 %" in drawn and "] 100 %\r\x1b[K" in drawn and drawn.endswith(" s\n")
 
 
 def test_an_interrupted_search_leaves_nothing_half_written(pixels, tmp_path, monkeypatch):
