@@ -62,10 +62,10 @@ def refine(
     if effort <= 3:
         return encoder.quantise(y, quality)
     problem = _Problem.of(encoder, y, quality)
-    chosen = encoder.quantise(y, quality, z=problem.z, choose=problem.choose(RATE_WEIGHT_ALONE))
-    simpler = [encoder.quantise(y, quality, z=problem.z), chosen]
+    rounded = encoder.quantise(y, quality, z=problem.z)
     if encoder.model.scales is None:
-        return min(simpler, key=problem.cost)
+        chosen = encoder.quantise(y, quality, z=problem.z, choose=problem.choose(RATE_WEIGHT_ALONE))
+        return min(chosen, rounded, key=problem.cost)
     target, z = y.clone(), problem.z.clone()
     height, width = y.shape[2] * STRIDE, y.shape[3] * STRIDE
     windows = [_Window(rows, columns) for rows in _spans(height) for columns in _spans(width)]
@@ -75,7 +75,7 @@ def refine(
         target[window.kept(STRIDE)] = found.target[window.inside(STRIDE)]
         z[window.kept(HYPER_STRIDE)] = found.z[window.inside(HYPER_STRIDE)]
     refined = encoder.quantise(target, quality, z=z, choose=problem.at(z).choose(RATE_WEIGHT))
-    return min([refined, *simpler], key=problem.cost)  # of equals the first: more work is not thrown away
+    return min(refined, rounded, key=problem.cost)  # of equals the first: more work is not thrown away
 
 
 @dataclass(frozen=True)

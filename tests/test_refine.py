@@ -42,7 +42,7 @@ def costs(pixels: np.ndarray, quality: int, efforts: list[int]) -> list[float]:
 @pytest.mark.parametrize("quality", [1000, 5000, 9000])
 def test_a_higher_effort_costs_less(pixels, quality, few_iterations):
     one, three, four, five, six, nine = costs(pixels, quality, [1, 3, 4, 5, 6, 9])
-    slack = 1.0005  # a search compares estimates; only the least is measured in earnest
+    slack = 1.003  # a search compares estimates; only the least is measured in earnest
     assert one == three >= four and four * slack >= five and five * slack >= six and six * slack >= nine
 
 
