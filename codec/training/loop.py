@@ -304,9 +304,9 @@ class Trainer:
             row[f"bpp_{point}"] = float(bpp.mean())
             row[f"hyper_bpp_{point}"] = float(torch.cat([o["hyper_bpp"] for o in outcomes]).mean())
             row[f"psnr_{point}"] = float((10 * torch.log10(255**2 / mse)).mean())
-            total += float((bpp + self.model.trade_off(position) * mse).log().mean())
+            total += math.log(float((bpp + self.model.trade_off(position) * mse).mean()))
         self.model.load_state_dict(current)
-        row["cost"] = math.exp(total / VALIDATION_POINTS)  # geometric mean of R + λD over pictures and rates
+        row["cost"] = math.exp(total / VALIDATION_POINTS)  # geometric mean of R + λD over the rates
         points = "  ".join(f"{row[f'bpp_{p}']:.3f}/{row[f'psnr_{p}']:.2f}" for p in range(VALIDATION_POINTS))
         print(f"validation at step {self.step}: cost {row['cost']:.4f}  bpp/psnr {points}", flush=True)
         self._write("validation.csv", row)

@@ -19,8 +19,6 @@ from ..walk import walk_latents
 
 # The objective of a picture grows about like λ^0.45; weighting by its inverse lets every rate be heard alike.
 WEIGHT_EXPONENT = -0.45
-# And the logarithm of that lets every picture be heard alike, as BD-rate hears them: a per cent saved on a smooth picture counts
-# as much as one on a busy one. Typical weighted values are 2 to 15; the 1 that is added levels off at flat crops.
 
 
 def uniform_noise(x: Tensor) -> Tensor:
@@ -58,7 +56,7 @@ def estimate(
 def rate_distortion(model: LossyVAE, x: Tensor, t: Tensor, *, noisy: bool = True) -> dict[str, Tensor]:
     """R and D of pictures x: B×3×H×W in [0, 1] at grid positions t: B.
 
-    Returns per-picture tensors of B values: `loss` (log of weighted R + λD), `bpp`, `hyper_bpp`, `mse` (8-bit levels²).
+    Returns per-picture tensors of B values: `loss` (weighted R + λD), `bpp`, `hyper_bpp`, `mse` (8-bit levels²).
     With `noisy=False` the rate is that of the rounded symbols: the training estimate of the real file.
     """
     pixels = x.shape[2] * x.shape[3]
@@ -68,7 +66,7 @@ def rate_distortion(model: LossyVAE, x: Tensor, t: Tensor, *, noisy: bool = True
     mse = 255**2 * (reconstruction - x).square().mean((1, 2, 3))
     trade_off = torch.tensor([model.trade_off(value) for value in t.tolist()], device=x.device)
     bpp = bits / pixels
-    loss = torch.log1p((bpp + trade_off * mse) * trade_off**WEIGHT_EXPONENT)
+    loss = (bpp + trade_off * mse) * trade_off**WEIGHT_EXPONENT
     return {"loss": loss, "bpp": bpp, "hyper_bpp": hyper_bits / pixels, "mse": mse}
 
 
