@@ -41,8 +41,8 @@ from .tiles import HYPER_STRIDE, STRIDE
 from .walk import Take, walk_latents
 
 CHEAP = 3  # the highest effort whose cost a search can pay at every probe
-# Effort: (iterations, a at their beginning; it falls linearly). Each phase begins with the best that the level below it found.
-PHASES = {4: (3, 0.4), 5: (3, 0.2), 6: (10, 0.2), 7: (12, 0.15), 8: (16, 0.1), 9: (24, 0.08)}
+# Effort: (iterations, a at their beginning; it falls linearly). Each phase begins where the one before it ended.
+PHASES = {4: (3, 0.4), 5: (2, 0.2), 6: (10, 0.2), 7: (12, 0.15), 8: (16, 0.1), 9: (24, 0.08)}
 REGION = 0.4  # largest move of a target before it is scaled by a: the quadratic model holds nearby only
 RATE_WEIGHT_ALONE, RATE_WEIGHT = 0.35, 0.92  # β without and with iterations: bits spent on a latent help later means
 # λ here over that of the training objective, at quality 0 and 100: what the amortised codec itself pays in bits for less
@@ -178,11 +178,13 @@ class _Search:
         self.tried = torch.zeros_like(problem.z, dtype=torch.bool)
 
     def run(self, effort: int, progress: Callable[[float], None] | None = None) -> _Search:
-        done = 0
+        target, done = self.problem.y, 0
         phases = {level: phase for level, phase in PHASES.items() if level <= effort}
         total = sum(iterations for iterations, _ in phases.values())
         for level, (iterations, size) in phases.items():
-            target, self.problem = self.target, self.problem.at(self.z)
+            if level > 6:
+                self.measure(target)
+                target, self.problem = self.target, self.problem.at(self.z)
             for iteration in range(iterations):
                 gradient, hyper_gradient = self.look(target, hyper=level > 5)
                 move = gradient.clamp(-REGION, REGION)
@@ -192,10 +194,13 @@ class _Search:
                 done += 1
                 if progress:
                     progress(done / total)
-            # Where the smallest moves led is the best, as a rule.
-            decoded, means = self.decide(self.problem, target)
-            self.keep(target, decoded, means, _blocks(self.problem.error_weight * self.distance(decoded), HYPER_STRIDE))
+        self.measure(target)  # where the smallest moves led: the best, as a rule
         return self
+
+    def measure(self, target: Tensor) -> None:
+        """`look` without derivatives."""
+        decoded, means = self.decide(self.problem, target)
+        self.keep(target, decoded, means, _blocks(self.problem.error_weight * self.distance(decoded), HYPER_STRIDE))
 
     def look(self, target: Tensor, *, hyper: bool) -> tuple[Tensor, Tensor | None]:
         """Measure J under a target, keep what is best at each position of z; (the whole move of the target, the
