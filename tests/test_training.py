@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import codec
-from codec.networks.config import CONFIGS
+from codec.networks.config import CONFIGS, LossyConfig
 from codec.networks.model import LossyVAE
 from codec.networks.priors import gaussian_bits, scale_to_index
 from codec.training import cli
@@ -75,6 +75,20 @@ def test_a_new_model_is_a_working_transform_coder(folder):
     outcomes = [rate_distortion(model, x, torch.tensor([t]), noisy=False) for t in (0.0, 1.0, 2.0)]
     assert outcomes[0]["mse"] > outcomes[1]["mse"] > outcomes[2]["mse"]
     assert 0.05 < outcomes[0]["bpp"] < outcomes[1]["bpp"] < outcomes[2]["bpp"] < 3
+
+
+def test_the_textbook_transforms_start_as_a_linear_transform_and_its_inverse(folder):
+    """With channels enough for every component, nothing is lost; the components are the latents, in pixel units."""
+    torch.manual_seed(0)
+    config = LossyConfig("wide", transform="convolutional", prior="factorised", widths=(24, 96, 384), latent_channels=768)
+    model = LossyVAE(config)
+    crops = ImageFolder(folder, minimum=64).crops(8, 64, np.random.default_rng(1))
+    model.start_from_pca(crops.unfold(2, 16, 16).unfold(3, 16, 16).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, 16, 16))
+    with torch.no_grad():
+        y = model.analysis(crops, torch.zeros(8))
+        assert torch.allclose(model.synthesis(y, y, torch.zeros(8)), crops, atol=1e-4)
+    assert torch.allclose(y.square().mean((0, 2, 3)).sqrt(), model.deviation, rtol=1e-3, atol=1e-5)
+    assert torch.allclose(y.square().sum(), (crops - 0.5).square().sum(), rtol=1e-3)
 
 
 def test_training_lowers_the_objective(folder, tmp_path):

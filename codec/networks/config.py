@@ -77,7 +77,7 @@ CONFIGS = {
             "textbook",
             transform="convolutional",
             prior="factorised",
-            widths=(64, 64, 64),
+            widths=(128, 128, 128),
             latent_channels=192,
             context_steps=1,
         ),

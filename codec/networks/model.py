@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .config import LossyConfig
 from .layers import RateTable, multiply
 from .priors import SCALE_LEVELS, FactorisedPrior, HyperPrior, scale_to_index
-from .transforms import PATCH, STRIDE, Analysis, Synthesis, transforms
+from .transforms import PATCH, STRIDE, Analysis, Synthesis, start_convolutions, transforms
 
 
 class LossyVAE(nn.Module):
@@ -69,17 +69,18 @@ class LossyVAE(nn.Module):
     @torch.no_grad()
     def start_from_pca(self, patches: Tensor) -> None:
         """Start as a working transform coder. patches: N×3×16×16 in [0, 1] from the training images."""
-        if not isinstance(self.analysis, Analysis):
-            return
-        flat = F.pixel_unshuffle(patches - 0.5, STRIDE).flatten(1).double()  # N×768
-        second_moment = flat.T @ flat / len(flat)
-        values, vectors = torch.linalg.eigh(second_moment)
-        count = self.config.latent_channels
-        assert count <= PATCH
-        basis = vectors.flip(1)[:, :count].T.float()  # M×768, orthonormal rows, falling variance
-        deviation = values.flip(0)[:count].clamp_min(1e-12).sqrt().float()
-        self.analysis.linear.copy_(basis)
-        self.synthesis.linear.copy_(basis.T)
+        if isinstance(self.analysis, Analysis):
+            flat = F.pixel_unshuffle(patches - 0.5, STRIDE).flatten(1).double()  # N×768
+            second_moment = flat.T @ flat / len(flat)
+            values, vectors = torch.linalg.eigh(second_moment)
+            count = self.config.latent_channels
+            assert count <= PATCH
+            basis = vectors.flip(1)[:, :count].T.float()  # M×768, orthonormal rows, falling variance
+            deviation = values.flip(0)[:count].clamp_min(1e-12).sqrt().float()
+            self.analysis.linear.copy_(basis)
+            self.synthesis.linear.copy_(basis.T)
+        else:
+            deviation = start_convolutions(self.analysis, self.synthesis, patches).clamp_min(1e-6)
         self.deviation.copy_(deviation)
         start = scale_to_index(deviation * self.log_gain.table.exp())
         self.prior.scale_offset.table.copy_(start.clamp(0, SCALE_LEVELS - 1))

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import LossyConfig
-from .layers import Down, RateTable, Up, activation, blocks, compress, multiply, pointwise
+from .layers import SLOPE, Down, RateTable, Up, activation, blocks, compress, multiply, pointwise
 
 STRIDE = 16  # pixels a latent position
 PATCH = 3 * STRIDE**2
@@ -134,6 +134,41 @@ class ConvolutionalSynthesis(nn.Module):
         for layer in self.layers[:-1]:
             h = activation(layer(h))
         return self.layers[-1](h).float() / 4 + 0.5
+
+
+@torch.no_grad()
+def start_convolutions(analysis: ConvolutionalAnalysis, synthesis: ConvolutionalSynthesis, patches: Tensor) -> Tensor:
+    """Start the textbook transforms as a linear transform and its transpose: at each layer the PCA of 2×2 positions.
+
+    patches: N×3×16×16 in [0, 1]. Two channels stand for a component, one for each sign, since the rectifier bends: a layer
+    of w channels passes w/2 on. What is left over starts at random, unheard by the next layer. Returns the components'
+    standard deviations.
+    """
+    features = 4 * (patches - 0.5)
+    scales = (0.5, 0.5, 0.5, 2.0)  # keep the size of what a mean makes; pixel units in the end
+    for number, (down, up) in enumerate(zip(analysis.layers, reversed(synthesis.layers), strict=True)):
+        count = features.shape[1]
+        cells = F.pixel_unshuffle(features, 2)  # channel, row and column in a cell
+        flat = cells.transpose(0, 1).flatten(1).double()
+        _, vectors = torch.linalg.eigh(flat @ flat.T)
+        kept = min(4 * count, down.out_channels // (1 if number == 3 else 2))
+        basis = vectors.flip(1)[:, :kept].T.float()
+        features = scales[number] * torch.einsum("kc,nchw->nkhw", basis, cells)
+        kernel = torch.zeros(kept, count, 5, 5)
+        kernel[:, :, 2:4, 2:4] = basis.view(kept, count, 2, 2)
+        # Components × channels: what the analysis makes of what, and the synthesis of it again.
+        fine, coarse = number > 0, number < 3  # whether there are two of each
+        kernel = _signed(_signed(kernel, coarse).transpose(0, 1), fine).transpose(0, 1)
+        rows, columns = kernel.shape[:2]
+        down.weight[:rows], up.weight[:, :columns] = 0, 0
+        down.weight[:rows, :columns] = kernel * scales[number] / (1 + SLOPE * fine)
+        up.weight[:rows, :columns] = kernel / scales[number] / (1 + SLOPE * coarse)
+    return features.square().mean((0, 2, 3)).sqrt()
+
+
+def _signed(kernel: Tensor, both: bool) -> Tensor:
+    """A kernel, and the same for the other sign."""
+    return torch.cat((kernel, -kernel)) if both else kernel
 
 
 def transforms(config: LossyConfig) -> tuple[nn.Module, nn.Module]:
