@@ -14,9 +14,10 @@ from PIL import Image
 
 import codec
 from codec.networks.config import CONFIGS, LossyConfig
+from codec.networks.exact import round_through
 from codec.networks.model import LossyVAE
 from codec.networks.priors import gaussian_bits, scale_to_index
-from codec.training import cli
+from codec.training import cli, objective
 from codec.training.data import ImageFolder
 from codec.training.loop import CHECKPOINT, Trainer, TrainingConfig, learning_rate, load_checkpoint
 from codec.training.objective import rate_distortion
@@ -89,6 +90,30 @@ def test_the_textbook_transforms_start_as_a_linear_transform_and_its_inverse(fol
         assert torch.allclose(model.synthesis(y, y, torch.zeros(8)), crops, atol=1e-4)
     assert torch.allclose(y.square().mean((0, 2, 3)).sqrt(), model.deviation, rtol=1e-3, atol=1e-5)
     assert torch.allclose(y.square().sum(), (crops - 0.5).square().sum(), rtol=1e-3)
+
+
+def test_the_commitment_completes_straight_through_gradients(folder, monkeypatch):
+    """Of a linear, orthonormal synthesis: with it, the gradient at rounded latents is that at the latents themselves."""
+    monkeypatch.setattr(objective, "RESPONSE", 1.0)
+    torch.manual_seed(0)
+    model = LossyVAE(CONFIGS["tiny"])
+    crops = ImageFolder(folder, minimum=64).crops(4, 64, np.random.default_rng(1))
+    model.start_from_pca(crops.unfold(2, 16, 16).unfold(3, 16, 16).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, 16, 16))
+    t = torch.tensor([0.0, 0.5, 1.0, 2.0])
+    latents = model.analyse(crops, t).detach()
+
+    def slope(distortion) -> torch.Tensor:
+        y = latents.clone().requires_grad_()
+        return torch.autograd.grad(distortion(y).sum(), y)[0]
+
+    def mse(y) -> torch.Tensor:
+        return 255**2 * (model.synthesise(y, t) - crops).square().mean((1, 2, 3))
+
+    exact = slope(mse)
+    rounded = slope(lambda y: mse(round_through(y)))
+    complete = slope(lambda y: mse(round_through(y)) + objective.commitment(model, y - y.round().detach(), t))
+    assert torch.allclose(complete, exact, atol=1e-4 * float(exact.abs().max()))
+    assert not torch.allclose(rounded, exact, atol=0.1 * float(exact.abs().max()))
 
 
 def test_training_lowers_the_objective(folder, tmp_path):

@@ -119,7 +119,7 @@ class LearnedImageCodec(CompressionModel):
         height, width = x.shape[2:]
         padded = F.pad(x, (0, -width % HYPER_STRIDE, 0, -height % HYPER_STRIDE), mode="replicate")
         scales = None if self._trainable else self._integer_scales
-        x_hat, bits = estimate(self.network, padded, self._position(len(x)), noisy=self.training, scales=scales)
+        x_hat, bits, _ = estimate(self.network, padded, self._position(len(x)), noisy=self.training, scales=scales)
         likelihoods = {name: torch.exp2(-values) for name, values in bits.items()}
         return {"x_hat": x_hat[:, :, :height, :width], "likelihoods": likelihoods}
 
