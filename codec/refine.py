@@ -7,7 +7,7 @@ decoder, the file format and the decoder's time do not change. docs/EFFORT.md sa
 Rate–distortion optimised quantisation. A latent at offset e from its mean costs, as symbol k,
     c(k, e) = β·bits(k) + h (e - k)²,
 with bits(k) from the coder's own tables and h half the curvature of λD, one constant a channel, measured by sending
-random signs backwards through the synthesis (Hutchinson 1990). Rounding minimises the second term alone.
+random signs backwards through the synthesis (Hutchinson 1990) and by changing symbols. Rounding minimises the second term alone.
 
 Iterated inference. c assumes that the offset's target y is best for the picture, which the amortised y is not, and
 that a choice does not matter to the symbols after it, whose means it moves. An iteration corrects the target:
@@ -43,7 +43,8 @@ from .walk import Take, walk_latents
 CHEAP = 3  # the highest effort whose cost a search can pay at every probe
 # Effort: (iterations, a at their beginning; it falls linearly). Each phase begins where the one before it ended.
 PHASES = {4: (3, 0.4), 5: (2, 0.2), 6: (10, 0.2), 7: (12, 0.15), 8: (16, 0.1), 9: (24, 0.08)}
-REGION = 0.4  # largest move of a target before it is scaled by a: the quadratic model holds nearby only
+STIFFNESS = 1.25  # h over what single symbols show: others change with them
+REGION = 0.8  # largest move of a target before it is scaled by a: the quadratic model holds nearby only
 RATE_WEIGHT_ALONE, RATE_WEIGHT = 0.35, 0.92  # β without and with iterations: bits spent on a latent help later means
 # λ here over that of the training objective, at quality 0 and 100: what the amortised codec itself pays in bits for less
 # error, measured along its curve on validation photographs.
@@ -61,8 +62,8 @@ def refine(
     """
     if effort <= 3:
         return encoder.quantise(y, quality)
-    problem = _Problem.of(encoder, y, quality)
-    rounded = encoder.quantise(y, quality, z=problem.z)
+    rounded = encoder.quantise(y, quality)
+    problem = _Problem.of(encoder, y, rounded)
     if encoder.model.scales is None:
         chosen = encoder.quantise(y, quality, z=problem.z, choose=problem.choose(RATE_WEIGHT_ALONE))
         return min(chosen, rounded, key=problem.cost)
@@ -93,13 +94,15 @@ class _Problem:
     curvature: Tensor  # h: 1×M×1×1
 
     @classmethod
-    def of(cls, encoder: Encoder, y: Tensor, quality: int) -> _Problem:
-        model, z = encoder.model, encoder.infer_hyper(y)
+    def of(cls, encoder: Encoder, y: Tensor, rounded: Latents) -> _Problem:
+        """rounded: the latents of one amortised pass."""
+        model, quality = encoder.model, rounded.quality
+        z = torch.from_numpy(rounded.z)[None].to(y)
         lengths = _lengths(model.latent_tables, REACH, y.device)
         hyper_tables = model.hyper_tables[hyper_point(model, quality)] if model.hyper_tables else []
         hyper_lengths = _lengths(hyper_tables, INPUT_MAX, y.device) if hyper_tables else lengths
         levels = torch.from_numpy(encoder.levels(z, quality, tuple(y.shape[1:])))[None].to(y.device)
-        curvature = _curvature(encoder, y, quality)
+        curvature = _curvature(encoder, y, rounded.decoded, quality)
         return cls(encoder, quality, encoder.x, y, z, levels, lengths, hyper_lengths, curvature)
 
     def crop(self, window: _Window) -> _Problem:
@@ -316,19 +319,29 @@ def _scale_positions(network, z: Tensor) -> Tensor:
     return z * OUTPUT_STEP
 
 
-def _curvature(encoder: Encoder, y: Tensor, quality: int) -> Tensor:
-    """Half the second derivative of λD with respect to a latent, mean over the middle of the picture: 1×M×1×1."""
+def _curvature(encoder: Encoder, y: Tensor, decoded: Tensor, quality: int) -> Tensor:
+    """h, for steps of one: 1×M×1×1, mean over the middle of the picture.
+
+    The derivative at the decoded latents, by channel, times what it misses: the synthesis makes more of a step than of a
+    small move. That is seen by changing a few symbols, of latents that are nearly undecided.
+    """
     rows, columns = (slice(max(0, size // 2 - 8), size // 2 + 8) for size in y.shape[2:])
-    middle = y[:, :, rows, columns].round()
+    middle = decoded[:, :, rows, columns].contiguous(memory_format=torch.channels_last)
+    lost = y[:, :, rows, columns] - middle
     generator = torch.Generator().manual_seed(0)
-    with torch.enable_grad():
-        middle.requires_grad_()
-        with transform_precision(encoder.model.device):
-            x = encoder.network.synthesise(middle, position(encoder.model, quality))
+    few = torch.rand(lost.shape, generator=generator).to(lost) < 0.05
+    step = lost.sign() * (few & (lost.abs() > 0.25))
+    t = position(encoder.model, quality)
+    with torch.enable_grad(), transform_precision(encoder.model.device):
+        at = middle.clone().requires_grad_()
+        x = encoder.network.synthesise(at, t)
         signs = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
-        (x * signs).sum().backward()
-    squares = middle.grad.square().mean((2, 3), keepdim=True)
-    return _trade_off(encoder, quality) * 255**2 / 3 * squares.clamp_min(1e-12)
+        (slope,) = torch.autograd.grad((x * signs).sum(), at)
+    squares = slope.square().mean((2, 3), keepdim=True).clamp_min(1e-12)
+    with transform_precision(encoder.model.device):
+        moved = (encoder.network.synthesise(middle + step, t) - x.detach()).square().sum()
+    excess = (moved / (squares * step.square()).sum().clamp_min(1e-12)).clamp(1, 10)
+    return _trade_off(encoder, quality) * 255**2 / 3 * STIFFNESS * excess * squares
 
 
 def _trade_off(encoder: Encoder, quality: int) -> float:

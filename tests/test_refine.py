@@ -35,7 +35,7 @@ def costs(pixels: np.ndarray, quality: int, efforts: list[int]) -> list[float]:
     with lossy.execution("cpu", 0):
         encoder = lossy.Encoder(weights.load(weights.default_path()), pixels)
         y = encoder.analyse(quality)
-        problem = refine._Problem.of(encoder, y, quality)
+        problem = refine._Problem.of(encoder, y, encoder.quantise(y, quality))
         return [problem.cost(refine.refine(encoder, y, quality, effort)) for effort in efforts]
 
 
@@ -52,7 +52,7 @@ def test_the_cost_is_that_of_the_real_file(pixels):
         model = weights.load(weights.default_path())
         encoder = lossy.Encoder(model, pixels)
         y = encoder.analyse(4000)
-        problem = refine._Problem.of(encoder, y, 4000)
+        problem = refine._Problem.of(encoder, y, encoder.quantise(y, 4000))
         latents = refine.refine(encoder, y, 4000, 4)
         data = encoder.write(latents)
         cost = problem.cost(latents)
