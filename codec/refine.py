@@ -329,15 +329,18 @@ def _curvature(encoder: Encoder, y: Tensor, decoded: Tensor, quality: int) -> Te
     middle = decoded[:, :, rows, columns].contiguous(memory_format=torch.channels_last)
     lost = y[:, :, rows, columns] - middle
     generator = torch.Generator().manual_seed(0)
-    few = torch.rand(lost.shape, generator=generator).to(lost) < 0.05
-    step = lost.sign() * (few & (lost.abs() > 0.25))
+    undecided = lost.abs() > 0.25
+    step = lost.sign() * (undecided & (torch.rand(lost.shape, generator=generator).to(lost) < 0.05))
     t = position(encoder.model, quality)
     with torch.enable_grad(), transform_precision(encoder.model.device):
         at = middle.clone().requires_grad_()
         x = encoder.network.synthesise(at, t)
         signs = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
         (slope,) = torch.autograd.grad((x * signs).sum(), at)
-    squares = slope.square().mean((2, 3), keepdim=True).clamp_min(1e-12)
+    squares = slope.square()
+    # The mean of a channel, where it has undecided latents; everywhere counts as 8 of them.
+    everywhere, active = squares.mean((2, 3), keepdim=True).clamp_min(1e-12), undecided.to(squares)
+    squares = ((active * squares).sum((2, 3), keepdim=True) + 8 * everywhere) / (active.sum((2, 3), keepdim=True) + 8)
     with transform_precision(encoder.model.device):
         moved = (encoder.network.synthesise(middle + step, t) - x.detach()).square().sum()
     excess = (moved / (squares * step.square()).sum().clamp_min(1e-12)).clamp(1, 10)
