@@ -5,11 +5,12 @@ To add a codec, write a builder and put it under a name with @codec; the rest of
 """
 
 import io
+import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -145,7 +146,34 @@ def _lic(options: _Options, threads: int) -> Peer:
             return codec.compress(image, lossless=True, effort=effort, threads=threads)
         return codec.compress(image, quality=setting, effort=effort, threads=threads)
 
-    model = codec.inspect(codec.compress(Image.new("RGB", (16, 16)), effort=1)).model
+    return _our_peer(encode, threads)
+
+
+@codec("textbook")
+def _textbook(options: _Options, threads: int) -> Peer:
+    """The VAE of textbooks (Ballé, Laparra and Simoncelli 2017), our model file of that name."""
+    import codec
+    from codec.weights import PACKAGED
+
+    _need((PACKAGED / "textbook.safetensors").exists(), options.spec, "its weights are not installed")
+
+    def encode(image, setting):
+        before = os.environ.get("CODEC_MODEL")
+        os.environ["CODEC_MODEL"] = "textbook"
+        try:
+            return codec.compress(image, quality=setting, threads=threads)
+        finally:
+            os.environ.pop("CODEC_MODEL")
+            if before is not None:
+                os.environ["CODEC_MODEL"] = before
+
+    return replace(_our_peer(encode, threads), lossless=False)
+
+
+def _our_peer(encode: Callable[[Image.Image, float | None], bytes], threads: int) -> Peer:
+    import codec
+
+    model = codec.inspect(encode(Image.new("RGB", (16, 16)), 50)).model
     return Peer(
         version=f"{codec.__version__} commit {commit() or 'unknown'} model {model}",
         encode=encode,

@@ -17,7 +17,7 @@ PUBLISHED, PUBLISHED_INK = "#9a9a9a", "#707070"
 INK, FAINT = "#333333", "#e4e4e4"
 
 _TITLES = {
-    "lic": "lic", "jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jxl": "JPEG XL", "heic": "HEIC",
+    "lic": "lic", "textbook": "textbook VAE", "jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jxl": "JPEG XL", "heic": "HEIC",
     "jpeg2000": "JPEG 2000", "png": "PNG", "jpegls": "JPEG-LS", "flif": "FLIF", "compressai": "CompressAI",
 }  # fmt: skip
 _OPTIONS = {"s": "speed", "m": "method", "e": "effort"}
