@@ -52,8 +52,15 @@ def converted(image: Image.Image) -> Image.Image:
 
 def _target(image: Image.Image) -> str:
     alpha = image.has_transparency_data or image.mode in ("La", "RGBa", "PA")
-    gray = image.mode in ("1", "L", "LA", "La")
+    gray = image.mode in ("1", "L", "LA", "La") or (image.mode == "P" and _is_gray(image))
     return ("L" if gray else "RGB") + ("A" if alpha else "")
+
+
+def _is_gray(image: Image.Image) -> bool:
+    """Whether a picture of mode P uses gray entries of its palette alone."""
+    palette = image.getpalette("RGB") or []
+    used = [palette[3 * index : 3 * index + 3] for index, count in enumerate(image.histogram()[:256]) if count]
+    return all(len(set(entry)) == 1 for entry in used)
 
 
 def _transform(image: Image.Image) -> ImageCms.ImageCmsTransform | None:

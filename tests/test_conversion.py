@@ -80,6 +80,21 @@ def test_images_in_memory_of_the_other_modes(mode, target, photo):
         assert psnr(np.asarray(conversion.converted(image)), np.asarray(photo.convert(target))) > 35
 
 
+def test_a_palette_of_which_only_grays_are_used_becomes_gray(photo):
+    gray = photo.convert("L")
+    indexed = Image.fromarray(255 - np.asarray(gray)).convert("P")
+    indexed.putpalette([value for index in range(256) for value in [255 - index] * 3])
+    assert conversion.needed(indexed) == "converted from P to L"
+    assert np.array_equal(conversion.converted(indexed), gray)
+    indexed.info["transparency"] = 255 - gray.getpixel((0, 0))
+    shown = conversion.converted(indexed)
+    assert shown.mode == "LA" and shown.getpixel((0, 0)) == (gray.getpixel((0, 0)), 0)
+    assert np.array_equal(shown.getchannel("L"), gray)
+    indexed.putpixel((3, 3), 0)
+    indexed.putpalette([255, 255, 254, *indexed.getpalette()[3:]])
+    assert conversion.converted(indexed).mode == "RGBA"
+
+
 def test_the_profile_of_an_rgb_picture_stays(photo):
     image = photo.quantize(20)
     image.info["icc_profile"] = SRGB

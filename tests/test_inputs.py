@@ -98,7 +98,7 @@ def test_lossless_coding_refuses_the_modes_that_it_cannot_return(mode):
 
 
 @pytest.mark.parametrize(("method", "words"), [
-    ([], "mode P cannot be converted to RGBA: "), (["-l"], "transparency of 300 bytes cannot be kept"),
+    ([], "mode P cannot be converted to LA: "), (["-l"], "transparency of 300 bytes cannot be kept"),
 ])  # fmt: skip
 def test_more_alpha_than_a_palette_can_have_is_one_line(method, words, tmp_path, run):
     header = struct.pack(">IIBBBBB", 2, 1, 8, 3, 0, 0, 0)
