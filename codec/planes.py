@@ -19,6 +19,7 @@ RAW, CONSTANT, DEFLATE, LZMA, WEBP = range(5)
 NAMES = {RAW: "raw", CONSTANT: "constant", DEFLATE: "deflate", LZMA: "lzma", WEBP: "webp"}
 LEFT, ABOVE, MINUS_GREEN = 16, 32, 64  # bits of the first byte, for DEFLATE and LZMA only
 WEBP_MAX_SIDE = 2**14 - 1
+_WEBP_MOST = 2**26  # pixels; libwebp takes 20 bytes for each
 _HUGE = 2**24  # pixels from which on less effort is spent on each
 _PROBE = 2**18  # samples on which predictors are compared
 _SMALL = 2**16  # bytes up to which all ways are tried
@@ -35,10 +36,13 @@ def encode(pixels: np.ndarray, *, bits: int | None = None, effort: int = 3) -> b
     height, width, channels = pixels.shape
     if not (pixels != pixels[0, 0]).any():
         return bytes([CONSTANT]) + _serialised(pixels[:1, :1], 8 if bits == 1 else bits)
-    candidates = [bytes([RAW]) + _serialised(pixels, bits)]
-    if bits <= 8 and max(width, height) <= WEBP_MAX_SIDE and (stream := _to_webp(pixels, effort)):
+    stored = height * ((width + 7) // 8 if bits == 1 else width) * channels * (2 if bits == 16 else 1)
+    candidates = []
+    if bits <= 8 and max(width, height) <= WEBP_MAX_SIDE and height * width <= _WEBP_MOST and (stream := _to_webp(pixels, effort)):
         candidates.append(bytes([WEBP]) + stream)
-    candidates += _by_prediction(pixels, bits, effort, min(map(len, candidates)))
+    candidates += _by_prediction(pixels, bits, effort, min(map(len, candidates), default=1 + stored))
+    if all(len(candidate) >= 1 + stored for candidate in candidates):
+        return bytes([RAW]) + _serialised(pixels, bits)
     return min(candidates, key=len)
 
 
