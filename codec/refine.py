@@ -48,7 +48,7 @@ REGION = 0.8  # largest move of a target before it is scaled by a: the quadratic
 RATE_WEIGHT_ALONE, RATE_WEIGHT = 0.35, 0.92  # β without and with iterations: bits spent on a latent help later means
 # λ here over that of the training objective, at quality 0 and 100: what the amortised codec itself pays in bits for less
 # error, measured along its curve on validation photographs.
-SLOPES = (1.7, 1.2)
+SLOPES = (0.8, 1.05)
 REACH = 255  # symbols further out cost as much as this one when they are compared
 WINDOW, MARGIN = 768, 64  # pixels; larger pictures are refined window by window, to bound the memory
 
