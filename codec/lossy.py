@@ -197,8 +197,8 @@ class Encoder:
         return Latents(quality, _symbols(z), _symbols(decoded - means), decoded)
 
     def levels(self, z: Tensor, quality: int, shape: tuple[int, int, int]) -> np.ndarray:
-        """The table of each residual symbol of the picture: int64 [M, h, w], tile by tile as the file has them."""
-        levels = np.empty(shape, np.int64)
+        """The table of each residual symbol of the picture: uint8 [M, h, w], tile by tile as the file has them."""
+        levels = np.empty(shape, np.uint8)
         symbols = _symbols(z)
         for tile in tiles(self.height, self.width):
             rows, columns = tile.slices(STRIDE)

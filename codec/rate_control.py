@@ -111,7 +111,7 @@ def encode(
             return _Search(goal, curve, attempt, probes, drafts).run()
 
         found = search_at(min(effort, refine.CHEAP), curve, PROBES)
-        if effort > refine.CHEAP and found.best is not None:
+        if effort > refine.CHEAP:
             found = search_at(effort, curve + found.shift, PROBES // 2)
         if found.best is None:
             raise TargetError(_unreachable(target, found))

@@ -1,5 +1,6 @@
 """Targets: ceilings hold, floors hold, both are used well, and what cannot be reached is named."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def test_a_high_effort_makes_no_drafts(photo, monkeypatch):
         return found
 
     monkeypatch.setattr(_Search, "run", run)
-    monkeypatch.setattr(refine, "PHASES", {5: (2, 0.4)})
+    monkeypatch.setitem(refine.PLANS, 5, dataclasses.replace(refine.PLANS[5], iterations=2))
     codec.compress(photo, target_bytes=900, effort=5)
     (first, second), (none, few) = made
     assert first >= 1 and none == 0 and 1 <= few <= 5

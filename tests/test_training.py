@@ -17,13 +17,20 @@ from codec.networks.config import CONFIGS, LossyConfig
 from codec.networks.exact import round_through
 from codec.networks.model import LossyVAE
 from codec.networks.priors import gaussian_bits, scale_to_index
-from codec.training import cli, objective
+from codec.training import cli, export, loop, objective
 from codec.training.data import ImageFolder
 from codec.training.loop import CHECKPOINT, Trainer, TrainingConfig, learning_rate, load_checkpoint
 from codec.training.objective import rate_distortion
 from codec.training.soap import SOAP
 
 KODIM = Path(__file__).parent / "data" / "kodim23.png"
+
+
+@pytest.fixture(autouse=True)
+def few_crops(monkeypatch):
+    """Encoded for what is fitted last."""
+    monkeypatch.setattr(loop, "ENCODED_CROPS", 16)
+    monkeypatch.setattr(export, "CROPS", 32)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +101,7 @@ def test_the_textbook_transforms_start_as_a_linear_transform_and_its_inverse(fol
 
 def test_the_commitment_completes_straight_through_gradients(folder, monkeypatch):
     """Of a linear, orthonormal synthesis: with it, the gradient at rounded latents is that at the latents themselves."""
-    monkeypatch.setattr(objective, "RESPONSE", 1.0)
+    monkeypatch.setitem(objective.RESPONSE, "residual", 1.0)
     torch.manual_seed(0)
     model = LossyVAE(CONFIGS["tiny"])
     crops = ImageFolder(folder, minimum=64).crops(4, 64, np.random.default_rng(1))
@@ -218,9 +225,10 @@ def test_wrong_requests_end_in_one_line(folder, tmp_path, capsys, arguments, sta
 
 
 def test_training_the_synthesis_alone_changes_no_symbol(folder, tmp_path):
-    first = Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "a", steps=3))
-    first.run()
-    start = {"init": str(tmp_path / "a" / CHECKPOINT), "phase": "synthesis", "steps": 3}
+    Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "a", steps=3)).run()
+    start = {"init": str(tmp_path / "a" / CHECKPOINT), "phase": "scales", "steps": 3}
+    Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "s", **start)).run()
+    start = {"init": str(tmp_path / "s" / CHECKPOINT), "phase": "synthesis", "steps": 3}
     trainer = Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "b", **start))
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     x, t = trainer.validation[:2], torch.tensor([0.5, 1.5])

@@ -18,14 +18,20 @@ def multiply(
 
     In one pass over memory where oneDNN is at hand.
     """
-    if not torch.is_grad_enabled() and x.device.type == "cpu" and torch._C._get_mkldnn_enabled() and _available():
-        kind = torch.bfloat16 if _autocast() else x.dtype
-        if kind != torch.float64 and (onto is None or onto.dtype == kind):
-            weight = weight.to(kind, memory_format=torch.channels_last)
-            return _multiply_at_once(x.to(kind), weight, bias if bias is None else bias.to(kind), onto, activate)
+    if not torch.is_grad_enabled() and (kind := _at_once(x)) and (onto is None or onto.dtype == kind):
+        weight = weight.to(kind, memory_format=torch.channels_last)
+        return _multiply_at_once(x.to(kind), weight, bias if bias is None else bias.to(kind), onto, activate)
     y = F.conv2d(x, weight, bias)
     y = y if onto is None else y.add_(onto)
     return activation(y) if activate else y
+
+
+def _at_once(x: Tensor) -> torch.dtype | None:
+    """What oneDNN's fused operators would compute with, where they can."""
+    if x.device.type != "cpu" or not torch._C._get_mkldnn_enabled() or not _available():
+        return None
+    kind = torch.bfloat16 if _autocast() else x.dtype
+    return None if kind == torch.float64 else kind
 
 
 def _autocast() -> bool:
@@ -40,12 +46,12 @@ def _available() -> bool:
     """Whether torch has oneDNN's convolutions with what follows them (what its compiler calls; not documented), and they do
     what is expected of them here."""
     x, weight, bias = torch.linspace(-1, 1, 8).view(1, 2, 2, 2), torch.tensor([[0.5, -1], [2, 0.25]])[:, :, None, None], torch.ones(2)
-    with torch.autocast("cpu", enabled=False):
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
         plain = F.conv2d(x, weight, bias)
-        for onto, activate in ((None, False), (None, True), (x, False), (x, True)):
+        for onto, activate, keep in ((None, False, False), (None, True, False), (x, False, False), (x, True, False), (x, False, True)):
             expected = plain if onto is None else plain + onto
             try:
-                found = _multiply_at_once(x, weight, bias, None if onto is None else onto.clone(), activate)
+                found = _multiply_at_once(x, weight, bias, None if onto is None else onto.clone(), activate, keep=keep)
             except (AttributeError, RuntimeError, TypeError):
                 return False
             if not torch.allclose(found, F.leaky_relu(expected, SLOPE) if activate else expected):
@@ -53,11 +59,17 @@ def _available() -> bool:
     return True
 
 
-def _multiply_at_once(x: Tensor, weight: Tensor, bias: Tensor | None, onto: Tensor | None, activate: bool) -> Tensor:
+def _multiply_at_once(
+    x: Tensor, weight: Tensor, bias: Tensor | None, onto: Tensor | None, activate: bool, *, keep: bool = False
+) -> Tensor:
+    """keep: leave `onto` as it is."""
     layer = x, weight, bias, [0, 0], [1, 1], [1, 1], 1
     if onto is None:
         return torch.ops.mkldnn._convolution_pointwise(*layer, *(("leaky_relu", [SLOPE], "") if activate else ("none", [], "")))
-    y = torch.ops.mkldnn._convolution_pointwise_.binary(onto, *layer, "add", 1.0, None, [], None)
+    if keep:
+        y = torch.ops.mkldnn._convolution_pointwise.binary(x, onto, *layer[1:], "add", 1.0, None, [], None)
+    else:
+        y = torch.ops.mkldnn._convolution_pointwise_.binary(onto, *layer, "add", 1.0, None, [], None)
     return activation(y) if activate else y
 
 
@@ -121,8 +133,71 @@ class Block(nn.Module):
         self.contract = pointwise(2 * channels, channels, scale=0.1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and (kind := _at_once(x)):
+            layers = self.mix_in, self.spatial, self.mix_out, self.expand, self.contract
+            return _BlockWithGradient.apply(x, kind, *(values for layer in layers for values in (layer.weight, layer.bias)))
         x = self.mix_out(self.spatial(self.mix_in(x, activate=True)), onto=x)
         return self.contract(self.expand(x, activate=True), onto=x)
+
+
+class _BlockWithGradient(torch.autograd.Function):
+    """What `Block` does, and its derivatives, in as few passes over memory: these, not products, are what a gradient waits for."""
+
+    @staticmethod
+    def forward(ctx, x, kind, *parameters):
+        x = x.to(kind)
+        (w1, b1), (w2, b2), (w3, b3), (w4, b4), (w5, b5) = (
+            (weight.to(kind, memory_format=torch.channels_last), bias.to(kind))
+            for weight, bias in zip(parameters[::2], parameters[1::2], strict=True)
+        )
+        ctx.trains = any(ctx.needs_input_grad[2:])
+        mixed = _multiply_at_once(x, w1, b1, None, True)
+        moved = F.conv2d(mixed, w2, b2, padding=w2.shape[-1] // 2, groups=len(w2))
+        middle = _multiply_at_once(moved, w3, b3, x, False, keep=True)
+        wide = _multiply_at_once(middle, w4, b4, None, True)
+        y = _multiply_at_once(wide, w5, b5, middle, False, keep=ctx.trains)
+        inputs = (x, moved, middle) if ctx.trains else ()
+        ctx.save_for_backward(mixed, wide, w1, w2, w3, w4, w5, *inputs)
+        return y
+
+    @staticmethod
+    def backward(ctx, gradient):
+        mixed, wide, w1, w2, w3, w4, w5, *inputs = ctx.saved_tensors
+        gradient = gradient.to(mixed.dtype).contiguous(memory_format=torch.channels_last)
+        found: list[Tensor | None] = [None] * 10  # of weights and biases
+        if ctx.trains:
+            x, moved, middle = inputs
+            found[8:] = _gradients(gradient, wide, w5)
+        inner = _activation_gradient(_multiply_at_once(gradient, _transposed(w5), None, None, False), wide)
+        if ctx.trains:
+            found[6:8] = _gradients(inner, middle, w4)
+        gradient = _multiply_at_once(inner, _transposed(w4), None, gradient, False, keep=True)
+        if ctx.trains:
+            found[4:6] = _gradients(gradient, moved, w3)
+        inner = _multiply_at_once(gradient, _transposed(w3), None, None, False)
+        if ctx.trains:
+            found[2:4] = _gradients(inner, mixed, w2)
+        inner = F.conv2d(inner, w2.flip(2, 3), padding=w2.shape[-1] // 2, groups=len(w2))
+        inner = _activation_gradient(inner, mixed)
+        if ctx.trains:
+            found[:2] = _gradients(inner, x, w1)
+        return _multiply_at_once(inner, _transposed(w1), None, gradient, False), None, *found
+
+
+def _transposed(weight: Tensor) -> Tensor:
+    return weight.transpose(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def _activation_gradient(gradient: Tensor, result: Tensor) -> Tensor:
+    """Written over `gradient`."""
+    return torch.ops.aten.leaky_relu_backward.grad_input(gradient, result, SLOPE, True, grad_input=gradient)
+
+
+def _gradients(gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the weight and the bias of a convolution of x."""
+    padding, groups = [weight.shape[-1] // 2] * 2, x.shape[1] // weight.shape[1]
+    layer = [len(weight)], [1, 1], padding, [1, 1], False, [0, 0], groups
+    return torch.ops.aten.convolution_backward(gradient, x, weight, *layer, [False, True, True])[1:]
 
 
 def blocks(channels: int, count: int) -> nn.Sequential:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,17 +13,21 @@ from safetensors.torch import save_file
 
 from .. import weights
 from ..entropy.distributions import Table, gaussian_weights, quantise
-from ..networks.exact import INPUT_MAX, OUTPUT_STEP, IntegerNetwork
+from ..networks.config import LossyConfig
+from ..networks.exact import INPUT_MAX, OUTPUT_STEP
 from ..networks.lossless import LosslessVAE, fit_linear
 from ..networks.model import LossyVAE
 from ..networks.priors import SCALE_LEVELS, FactorisedPrior, HyperPrior, index_to_scale
-from ..walk import walk_latents
-from .loop import Trainer
+
+if TYPE_CHECKING:
+    from .encoded import Encoded
+    from .loop import Trainer
 
 # A table reaches this many deviations; what lies beyond is escaped.
 REACH = 5.0
 # Residuals up to this magnitude are counted one by one; the widest tables end there too.
 COUNTED = 1024
+CROPS = 1024  # of training images that are encoded to count symbols
 # Weight of the Gaussian, and of p(z), against real counts, in occurrences.
 PSEUDO_COUNT, HYPER_PSEUDO_COUNT = 1000.0, 200.0
 # Share of a wide uniform-like component mixed into every table: keeps surprises affordable.
@@ -48,34 +53,16 @@ def latent_tables(counts: np.ndarray | None = None) -> list[Table]:
     return tables
 
 
-@torch.no_grad()
-def count_symbols(trainer: Trainer, network: LossyVAE, crops: int = 1024) -> tuple[np.ndarray, np.ndarray]:
-    """Occurrences on random training crops at random rates: of residuals by scale level (from the integers), and of
-    hyper-latents -INPUT_MAX..INPUT_MAX by nearest rate point and channel."""
-    prior, config = network.prior, network.config
-    scales = IntegerNetwork(prior.scale_network.integers())
-    offset_table = (prior.scale_offset.table / OUTPUT_STEP).round()
+def count_symbols(encoded: Encoded, config: LossyConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Occurrences in encoded crops: of residuals by scale level, and of hyper-latents -INPUT_MAX..INPUT_MAX by nearest
+    rate point and channel."""
     counts = np.zeros((SCALE_LEVELS, 2 * COUNTED + 1), dtype=np.int64)
     hyper = np.zeros((config.rate_points, config.hyper_latent_channels, 2 * INPUT_MAX + 1), dtype=np.int64)
-    size = min(256, *(side // 64 * 64 for image in trainer.data.train for side in image.shape[1:]))
-    rng = np.random.default_rng(trainer.config.seed + 1)
-    for _ in range(crops // 8):
-        x = trainer.data.crops(8, size, rng, flat=0.0).cpu().contiguous(memory_format=torch.channels_last)
-        t = torch.from_numpy(rng.uniform(0, config.rate_points - 1, 8).astype(np.float32))
-        y = network.analyse(x, t)
-        z = prior.infer(y).round().clamp(-INPUT_MAX, INPUT_MAX)
-        known, means = walk_latents(
-            prior, prior.features(z, t), network.unit(t), lambda take, mean: (take(y) - mean).round() + mean
-        )
-        low = t.long().clamp(max=config.rate_points - 2)
-        offset = torch.lerp(offset_table[low], offset_table[low + 1], (t - low)[:, None])[:, :, None, None]
-        level = ((scales(z) + offset) * OUTPUT_STEP).round().clamp(0, SCALE_LEVELS - 1).long()
-        residual = (known - means).round().clamp(-COUNTED, COUNTED).long() + COUNTED
-        flat = (level * counts.shape[1] + residual).flatten().numpy()
-        counts += np.bincount(flat, minlength=counts.size).reshape(counts.shape)
-        place = torch.round(t).long()[:, None] * hyper.shape[1] + torch.arange(hyper.shape[1])
-        flat = (place[:, :, None, None] * hyper.shape[2] + z.long() + INPUT_MAX).flatten().numpy()
-        hyper += np.bincount(flat, minlength=hyper.size).reshape(hyper.shape)
+    for t, z, residuals, levels in zip(encoded.t, encoded.z, encoded.residuals, encoded.levels, strict=True):
+        flat = levels.long() * counts.shape[1] + residuals.clamp(-COUNTED, COUNTED) + COUNTED
+        counts += np.bincount(flat.flatten().numpy(), minlength=counts.size).reshape(counts.shape)
+        flat = torch.arange(hyper.shape[1])[:, None, None] * hyper.shape[2] + z + INPUT_MAX
+        hyper[round(float(t))] += np.bincount(flat.flatten().numpy(), minlength=hyper[0].size).reshape(hyper[0].shape)
     return counts, hyper
 
 
@@ -137,9 +124,16 @@ def export(trainer: Trainer, path: str | Path) -> None:
     """Write the averaged weights of a trainer as a model file. Raises ValueError if the scale network is not exact yet."""
     network = LossyVAE(trainer.model.config)
     network.load_state_dict({name: value.cpu() for name, value in trainer.ema.items()})
-    factorised = isinstance(network.prior, FactorisedPrior)
     _require_exact(network)
-    save_network(network, path, _record(trainer), None if factorised else count_symbols(trainer, network))
+    counts = None
+    if not isinstance(network.prior, FactorisedPrior):
+        from .encoded import encode_crops
+
+        size = min(256, *(side // 64 * 64 for image in trainer.data.train for side in image.shape[1:]))
+        for crops in (CROPS // 4, CROPS):  # the search depends on the tables that are made of what it finds
+            encoded = encode_crops(network, trainer.data, crops, size, trainer.config.seed + 1, counts)
+            counts = count_symbols(encoded, network.config)
+    save_network(network, path, _record(trainer), counts)
 
 
 def export_lossless(trainer: Trainer, path: str | Path) -> None:

@@ -27,12 +27,14 @@ from ..networks.config import LosslessConfig, LossyConfig
 from ..networks.layers import fast_bfloat16
 from ..networks.model import LossyVAE
 from .data import ImageFolder
+from .encoded import Encoded, encode_crops
 from .objective import rate_distortion, scale_rate, synthesis_distortion
 from .soap import SOAP
 
 CHECKPOINT = "checkpoint.pt"
 PATCHES_FOR_PCA = 40_000
 VALIDATION_POINTS = 5
+ENCODED_CROPS = 1536  # for the phases after the first: 1 GB at 256² pixels
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ class Trainer:
             self._prepare_scales(calibrate=state is None)
         elif config.phase == "synthesis":
             self._train_only(self.model.synthesis, self.model.log_inverse_gain)
+        self.encoded = None if config.phase == "all" else self._encode()
         self.ema = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.bfloat16 = fast_bfloat16(self.device) if config.precision == "auto" else config.precision == "bfloat16"
         self.optimiser = optimiser(self.model, config, reduced=self.bfloat16)
@@ -220,13 +223,24 @@ class Trainer:
         prior = self.model.prior
         self._train_only(prior.scale_network, prior.scale_offset)
         if calibrate:
-            x, t = self._batch(0, count=32)
+            x, t = self._crops(np.random.default_rng((self.config.seed, self.rank)), 32)
             with torch.no_grad():
                 prior.scale_network.calibrate(prior.infer(self.model.analyse(x, t)).round())
 
-    def _batch(self, step: int, count: int | None = None) -> tuple[Tensor, ...]:
+    def _encode(self) -> Encoded:
+        """What the phases after the first are fitted to. (A run that is resumed encodes anew, with the scales it has by then.)"""
+        network = LossyVAE(self.model_config)
+        network.load_state_dict({name: value.cpu() for name, value in self.model.state_dict().items()})
+        return encode_crops(network, self.data, ENCODED_CROPS, self.config.crop, self.config.seed + self.rank)
+
+    def _batch(self, step: int) -> tuple[Tensor, ...]:
         rng = np.random.default_rng((self.config.seed, self.rank, step))
-        count = count or self.config.batch
+        if self.encoded is None:
+            return self._crops(rng, self.config.batch)
+        x, t, z, residuals, decoded = (values.to(self.device) for values in self.encoded.batch(self.config.batch, rng))
+        return (z, residuals, t) if self.config.phase == "scales" else (x, decoded, t)
+
+    def _crops(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
         x = self.data.crops(count, self.config.crop, rng).to(memory_format=torch.channels_last)
         # Stratified over the grid: every batch holds low and high rates.
         t = (np.arange(count) + rng.random(count)) / count * (self.model.config.rate_points - 1)

@@ -132,11 +132,11 @@ class LosslessTrainer(Trainer):
     def _objective(self) -> Callable[..., dict[str, Tensor]]:
         return negative_elbo
 
-    def _batch(self, step: int, count: int | None = None) -> tuple[Tensor, ...]:
+    def _batch(self, step: int) -> tuple[Tensor, ...]:
         rng = np.random.default_rng((self.config.seed, self.rank, step))
         # Latents that cost before they help would be given up (Sønderby et al. 2016).
         kl_weight = torch.tensor(min(1.0, 0.1 + step / KL_WARMUP))
-        return self.data.crops(count or self.config.batch, self.config.crop, rng), kl_weight
+        return self.data.crops(self.config.batch, self.config.crop, rng), kl_weight
 
     @torch.no_grad()
     def _validate(self) -> None:
