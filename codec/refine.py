@@ -6,8 +6,8 @@ decoder, the file format and the decoder's time do not change. docs/EFFORT.md sa
 
 Rate–distortion optimised quantisation. A latent at offset e from its mean costs, as symbol k,
     β·bits(k) + h (e - k)²,
-with bits(k) from the coder's own tables and h half the curvature of λD, measured by sending random signs backwards
-through the synthesis (Hutchinson 1990) and by changing symbols. Rounding minimises the second term alone.
+with bits(k) from the coder's own tables and h half the curvature of λD: guessed from the inverse gains, or measured by sending
+random signs backwards through the synthesis (Hutchinson 1990) and by changing symbols. Rounding minimises the second term alone.
 
 Iterated inference. That cost assumes that the offset's target y is best for the picture, which the amortised y is not: it
 knows nothing of what rounding did to the latents around. An iteration corrects the target:
@@ -20,7 +20,7 @@ stochastic annealing (Yang, Bamler and Mandt 2020) it is a Newton step and needs
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,10 +29,12 @@ from torch import Tensor
 
 from .entropy.coder import code_lengths
 from .lossy import QUALITY_MAX, TRANSFORM_MARGIN, Choice, Encoder, Latents, nearest, position, transform_precision
+from .networks.transforms import RESPONSE
 from .tiles import STRIDE, TILE, Tile, whole
 from .walk import Take
 
 CHEAP = 2  # the highest effort that is one amortised pass: what a search can pay at every probe
+RATE_WEIGHT = 0.3  # β of that pass
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,10 @@ class Plan:
 
 PLANS = {
     3: Plan(1, 0.3, 0.5, 0),
-    4: Plan(4, 0.4, 0.85, 2),
-    5: Plan(8, 0.4, 0.9, 4),
-    6: Plan(16, 0.3, 0.95, 4),
+    4: Plan(2, 0.35, 0.7, 1),
+    5: Plan(4, 0.4, 0.85, 2),
+    6: Plan(8, 0.4, 0.9, 4),
+    7: Plan(16, 0.3, 0.95, 4),
 }
 STIFFNESS = 1.25  # h over what single symbols show: others change with them
 REGION = 0.8  # largest move of a target before it is scaled by a: the quadratic model holds nearby only
@@ -67,12 +70,13 @@ def refine(
 
     progress: hears after each iteration (effort 3 and up) which part of all is done; the last is 1.
     """
-    rounded = encoder.quantise(y, quality)
+    problem = _Problem.of(encoder, y, quality)
+    amortised = latents = encoder.quantise(y, quality, z=problem.z, choose=problem.choose(RATE_WEIGHT))
     if effort <= CHEAP:
-        return rounded
+        return amortised
     plan = PLANS[min(effort, max(PLANS))]
-    problem = _Problem.of(encoder, y, rounded, plan.probes)
-    target, latents = y, rounded
+    problem = replace(problem, curvature=_curvature(encoder, y, amortised, plan.probes))
+    target = y
     for number in range(plan.iterations):
         move = problem.newton(latents.decoded, target)
         target = target + plan.first * (1 - number / plan.iterations) * move
@@ -81,7 +85,7 @@ def refine(
             progress((number + 1) / plan.iterations)
     if plan.iterations == 1:
         return latents
-    return min(latents, rounded, key=problem.cost)  # of equals the first: more work is not thrown away
+    return min(latents, amortised, key=problem.cost)  # of equals the first: more work is not thrown away
 
 
 @dataclass(frozen=True)
@@ -96,14 +100,15 @@ class _Problem:
     curvature: Tensor  # h: 1×M×1×1 or 1×M×h×w
 
     @classmethod
-    def of(cls, encoder: Encoder, y: Tensor, rounded: Latents, probes: int) -> _Problem:
-        """rounded: the latents of one amortised pass."""
-        z = torch.from_numpy(rounded.z)[None].to(y)
+    def of(cls, encoder: Encoder, y: Tensor, quality: int) -> _Problem:
+        """With the curvature that the inverse gains suggest."""
+        model, z = encoder.model, encoder.infer_hyper(y)
         symbols = np.arange(-REACH, REACH + 1, dtype=np.int32)
-        lengths = np.stack([code_lengths(symbols, table) for table in encoder.model.latent_tables]).astype(np.float32)
-        levels = torch.from_numpy(encoder.levels(z, rounded.quality, tuple(y.shape[1:])))[None].to(y.device)
-        curvature = _curvature(encoder, y, rounded, probes)
-        return cls(encoder, rounded.quality, z, levels, torch.from_numpy(lengths).to(y.device), curvature)
+        lengths = np.stack([code_lengths(symbols, table) for table in model.latent_tables]).astype(np.float32)
+        levels = torch.from_numpy(encoder.levels(z, quality, tuple(y.shape[1:])))[None].to(y.device)
+        inverse_gain = encoder.network.log_inverse_gain(position(model, quality)).exp()
+        curvature = _error_weight(encoder, quality) * RESPONSE[model.config.transform] * inverse_gain.square()
+        return cls(encoder, quality, z, levels, torch.from_numpy(lengths).to(y.device), curvature)
 
     def choose(self, rate_weight: float) -> Choice:
         """For `Encoder.quantise`: argmin over k of β·bits(k) + h (offset - k)², among the nearest integer, the next one
@@ -148,7 +153,7 @@ class _Problem:
         return encoder.bits(latents) + _error_weight(encoder, self.quality) / 255**2 * float(error)
 
 
-def _curvature(encoder: Encoder, y: Tensor, rounded: Latents, probes: int) -> Tensor:
+def _curvature(encoder: Encoder, y: Tensor, latents: Latents, probes: int) -> Tensor:
     """h, for steps of one: 1×M×1×1, or with `probes` 1×M×h×w.
 
     The derivative at the decoded latents, times what it misses: the synthesis makes more of a step than of a small
@@ -163,20 +168,20 @@ def _curvature(encoder: Encoder, y: Tensor, rounded: Latents, probes: int) -> Te
     sums = torch.zeros(5, *y.shape[:2], 1, 1, device=y.device)
     moved, nearby = 0.0, torch.empty_like(y) if probes else None
     for seen, kept, inside in parts:
-        decoded, amortised = ((_samples(v) if seen is None else v[seen]) for v in (rounded.decoded, y))
+        decoded, amortised = ((_samples(v) if seen is None else v[seen]) for v in (latents.decoded, y))
         decoded = decoded.contiguous(memory_format=torch.channels_last)
         lost = amortised - decoded
         undecided = torch.zeros_like(lost, dtype=torch.bool)
         undecided[inside] = lost[inside].abs() > 0.25
         step = lost.sign() * (undecided & (torch.rand(lost.shape, generator=generator).to(lost) < 0.05))
         with torch.enable_grad():
-            x = _synthesise(encoder, decoded.requires_grad_(), rounded.quality)
+            x = _synthesise(encoder, decoded.requires_grad_(), latents.quality)
         squares = torch.zeros_like(decoded)
         for _ in range(max(1, probes)):
             signs = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
             (slope,) = torch.autograd.grad(x, decoded, signs, retain_graph=True)
             squares += slope.square() / max(1, probes)
-        moved += float((_synthesise(encoder, decoded.detach() + step, rounded.quality) - x.detach()).square().sum())
+        moved += float((_synthesise(encoder, decoded.detach() + step, latents.quality) - x.detach()).square().sum())
         active = undecided.to(squares)
         for total, values in zip(sums, (active * squares, active, squares, torch.ones_like(squares), step.square()), strict=True):
             total += values[inside].sum((0, 2, 3), keepdim=True)
@@ -188,10 +193,10 @@ def _curvature(encoder: Encoder, y: Tensor, rounded: Latents, probes: int) -> Te
     excess = min(max(moved / max(float((squares * sums[4]).sum()), 1e-12), 1.0), 10.0)
     if nearby is not None:
         # Around a latent there are few samples: the geometric mean of theirs and the channel's, at the same size.
-        undecided = (y - rounded.decoded).abs() > 0.25
+        undecided = (y - latents.decoded).abs() > 0.25
         squares = (squares * nearby.clamp_min(1e-12)).sqrt_()
         squares *= sums[0].sum() / (undecided * squares).sum().clamp_min(1e-12)
-    return _error_weight(encoder, rounded.quality) * STIFFNESS * excess * squares
+    return _error_weight(encoder, latents.quality) * STIFFNESS * excess * squares
 
 
 def _samples(values: Tensor) -> Tensor:

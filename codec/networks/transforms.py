@@ -16,6 +16,9 @@ from .layers import SLOPE, Down, RateTable, Up, activation, blocks, compress, mu
 
 STRIDE = 16  # pixels a latent position
 PATCH = 3 * STRIDE**2
+# Squared change of a picture over that of a latent times its inverse gain, when single symbols change by one, by kind of
+# transform (measured: 3.5 at low rates to 7 at high ones, where the network makes more of a symbol than the linear path; 1.1 to 0.8).
+RESPONSE = {"residual": 5.0, "convolutional": 1.0}
 
 
 class Analysis(nn.Module):

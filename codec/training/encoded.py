@@ -44,9 +44,17 @@ class Encoded:
 
 
 def encode_crops(
-    network: LossyVAE, data: ImageFolder, count: int, size: int, seed: int, counts: tuple[np.ndarray, np.ndarray] | None = None
+    network: LossyVAE,
+    data: ImageFolder,
+    count: int,
+    size: int,
+    seed: int,
+    *,
+    flat: float = 0.15,
+    counts: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Encoded:
-    """Code random crops at random rates. The scale network has to be exact; `counts`: as for `save_network`."""
+    """Code random crops at random rates, `flat`: as for `ImageFolder.crops`. The scale network has to be exact; `counts`:
+    as for `save_network`."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         save_network(network, path, {}, counts)
@@ -55,7 +63,7 @@ def encode_crops(
     with execution("cpu", 0):
         for _ in range(count):
             quality = int(rng.integers(lossy.QUALITY_MAX + 1))
-            x = (data.crops(1, size, rng, flat=0.0)[0].cpu() * 255).round().to(torch.uint8)
+            x = (data.crops(1, size, rng, flat=flat)[0].cpu() * 255).round().to(torch.uint8)
             encoder = lossy.Encoder(model, np.ascontiguousarray(x.permute(1, 2, 0).numpy()))
             latents = refine.refine(encoder, encoder.analyse(quality), quality, EFFORT)
             levels = lossy.scale_levels(model, quality, latents.z, latents.residuals.shape)
