@@ -7,7 +7,7 @@ decoder, the file format and the decoder's time do not change. docs/EFFORT.md sa
 Rate–distortion optimised quantisation. A latent at offset e from its mean costs, as symbol k,
     β·bits(k) + h (e - k)²,
 with bits(k) from the coder's own tables and h half the curvature of λD: guessed from the inverse gains, or measured by sending
-random signs backwards through the synthesis (Hutchinson 1990) and by changing symbols. Rounding minimises the second term alone.
+random signs backwards through the synthesis (Hutchinson 1990). Rounding minimises the second term alone.
 
 Iterated inference. That cost assumes that the offset's target y is best for the picture, which the amortised y is not: it
 knows nothing of what rounding did to the latents around. An iteration corrects the target:
@@ -54,7 +54,7 @@ PLANS = {
     6: Plan(8, 0.4, 0.9, 4),
     7: Plan(16, 0.3, 0.95, 4),
 }
-STIFFNESS = 1.25  # h over what single symbols show: others change with them
+STIFFNESS = 1.3  # h over what derivatives show: others change with a symbol
 REGION = 0.8  # largest move of a target before it is scaled by a: the quadratic model holds nearby only
 # λ here over that of the training objective, at quality 0 and 100. More than the amortised codec itself pays in bits for
 # less error (0.8 to 1.05 along its curve): chosen on validation photographs.
@@ -70,10 +70,17 @@ def refine(
 
     progress: hears after each iteration (effort 3 and up) which part of all is done; the last is 1.
     """
+    return search(encoder, y, quality, effort, progress)[0]
+
+
+def search(
+    encoder: Encoder, y: Tensor, quality: int, effort: int, progress: Callable[[float], None] | None = None
+) -> tuple[Latents, Tensor, Tensor]:
+    """What `refine` finds, and what its last choice saw: targets 1×M×h×w and h, which broadcasts to them."""
     problem = _Problem.of(encoder, y, quality)
     amortised = latents = encoder.quantise(y, quality, z=problem.z, choose=problem.choose(RATE_WEIGHT))
     if effort <= CHEAP:
-        return amortised
+        return amortised, y, problem.curvature
     plan = PLANS[min(effort, max(PLANS))]
     problem = replace(problem, curvature=_curvature(encoder, y, amortised, plan.probes))
     target = y
@@ -83,9 +90,9 @@ def refine(
         latents = encoder.quantise(target, quality, z=problem.z, choose=problem.choose(plan.rate_weight))
         if progress:
             progress((number + 1) / plan.iterations)
-    if plan.iterations == 1:
-        return latents
-    return min(latents, amortised, key=problem.cost)  # of equals the first: more work is not thrown away
+    if plan.iterations > 1 and problem.cost(amortised) < problem.cost(latents):
+        return amortised, y, problem.curvature
+    return latents, target, problem.curvature
 
 
 @dataclass(frozen=True)
@@ -154,26 +161,19 @@ class _Problem:
 
 
 def _curvature(encoder: Encoder, y: Tensor, latents: Latents, probes: int) -> Tensor:
-    """h, for steps of one: 1×M×1×1, or with `probes` 1×M×h×w.
-
-    The derivative at the decoded latents, times what it misses: the synthesis makes more of a step than of a small
-    move. That is seen by changing a few symbols, of latents that are nearly undecided.
-    """
+    """h: 1×M×1×1, or with `probes` 1×M×h×w. Latents that are nearly undecided count: of the others a choice changes nothing."""
     generator = torch.Generator().manual_seed(0)
     if probes:
         parts = [(_at(seen), _at(tile), _at(tile.inside(seen))) for tile, seen in _tiles(encoder)]
     else:
         parts = [(None, None, ...)]
-    # By channel: squared derivatives where latents are undecided, how many of them; everywhere, how many; squared steps.
-    sums = torch.zeros(5, *y.shape[:2], 1, 1, device=y.device)
-    moved, nearby = 0.0, torch.empty_like(y) if probes else None
+    # By channel: squared derivatives where latents are undecided, how many of them; everywhere, how many.
+    sums = torch.zeros(4, *y.shape[:2], 1, 1, device=y.device)
+    nearby = torch.empty_like(y) if probes else None
     for seen, kept, inside in parts:
         decoded, amortised = ((_samples(v) if seen is None else v[seen]) for v in (latents.decoded, y))
         decoded = decoded.contiguous(memory_format=torch.channels_last)
-        lost = amortised - decoded
-        undecided = torch.zeros_like(lost, dtype=torch.bool)
-        undecided[inside] = lost[inside].abs() > 0.25
-        step = lost.sign() * (undecided & (torch.rand(lost.shape, generator=generator).to(lost) < 0.05))
+        active = ((amortised - decoded).abs() > 0.25).float()[inside]
         with torch.enable_grad():
             x = _synthesise(encoder, decoded.requires_grad_(), latents.quality)
         squares = torch.zeros_like(decoded)
@@ -181,22 +181,20 @@ def _curvature(encoder: Encoder, y: Tensor, latents: Latents, probes: int) -> Te
             signs = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
             (slope,) = torch.autograd.grad(x, decoded, signs, retain_graph=True)
             squares += slope.square() / max(1, probes)
-        moved += float((_synthesise(encoder, decoded.detach() + step, latents.quality) - x.detach()).square().sum())
-        active = undecided.to(squares)
-        for total, values in zip(sums, (active * squares, active, squares, torch.ones_like(squares), step.square()), strict=True):
-            total += values[inside].sum((0, 2, 3), keepdim=True)
+        own = squares[inside]
+        for total, values in zip(sums, (active * own, active, own, torch.ones_like(own)), strict=True):
+            total += values.sum((0, 2, 3), keepdim=True)
         if nearby is not None:
             nearby[kept] = F.avg_pool2d(squares, 3, 1, 1, count_include_pad=False)[inside]
     # The mean of a channel, where it has undecided latents; everywhere counts as 8 of them.
     everywhere = (sums[2] / sums[3]).clamp_min(1e-12)
     squares = (sums[0] + 8 * everywhere) / (sums[1] + 8)
-    excess = min(max(moved / max(float((squares * sums[4]).sum()), 1e-12), 1.0), 10.0)
     if nearby is not None:
         # Around a latent there are few samples: the geometric mean of theirs and the channel's, at the same size.
         undecided = (y - latents.decoded).abs() > 0.25
         squares = (squares * nearby.clamp_min(1e-12)).sqrt_()
         squares *= sums[0].sum() / (undecided * squares).sum().clamp_min(1e-12)
-    return _error_weight(encoder, latents.quality) * STIFFNESS * excess * squares
+    return _error_weight(encoder, latents.quality) * STIFFNESS * squares
 
 
 def _samples(values: Tensor) -> Tensor:

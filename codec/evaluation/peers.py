@@ -151,7 +151,7 @@ def _lic(options: _Options, threads: int) -> Peer:
 
 @codec("textbook")
 def _textbook(options: _Options, threads: int) -> Peer:
-    """The VAE of textbooks (Ballé, Laparra and Simoncelli 2017), our model file of that name."""
+    """The VAE of textbooks (Ballé, Laparra and Simoncelli 2017), our model file of that name; effort 1: no search."""
     import codec
     from codec.weights import PACKAGED
 
@@ -161,7 +161,7 @@ def _textbook(options: _Options, threads: int) -> Peer:
         before = os.environ.get("CODEC_MODEL")
         os.environ["CODEC_MODEL"] = "textbook"
         try:
-            return codec.compress(image, quality=setting, threads=threads)
+            return codec.compress(image, quality=setting, effort=1, threads=threads)
         finally:
             os.environ.pop("CODEC_MODEL")
             if before is not None:

@@ -28,12 +28,19 @@ from ..networks.layers import fast_bfloat16
 from ..networks.model import LossyVAE
 from .data import ImageFolder
 from .encoded import Encoded, encode_crops
-from .objective import rate_distortion, scale_rate, synthesis_distortion
+from .objective import prior_cost, rate_distortion, scale_rate, synthesis_distortion
 from .soap import SOAP
 
 CHECKPOINT = "checkpoint.pt"
 PATCHES_FOR_PCA = 40_000
 VALIDATION_POINTS = 5
+# Phase: what it minimises, and which fields of encoded crops that sees.
+PHASES = {
+    "all": (rate_distortion, ()),
+    "scales": (scale_rate, ("z", "residuals", "t")),
+    "prior": (prior_cost, ("z", "target", "curvature", "t")),
+    "synthesis": (synthesis_distortion, ("x", "decoded", "t")),
+}
 ENCODED_CROPS = 1536  # for the phases after the first: 1 GB at 256² pixels
 
 
@@ -162,6 +169,9 @@ class Trainer:
         self.model.to(self.device, memory_format=torch.channels_last)
         if config.phase == "scales":
             self._prepare_scales(calibrate=state is None)
+        elif config.phase == "prior":
+            fixed = "analysis_", "z_"  # what decides on z, and what it costs
+            self._train_only(*(part for name, part in self.model.prior.named_children() if not name.startswith(fixed)))
         elif config.phase == "synthesis":
             self._train_only(self.model.synthesis, self.model.log_inverse_gain)
         self.encoded = None if config.phase == "all" else self._encode()
@@ -195,7 +205,7 @@ class Trainer:
         self.model.start_from_pca(self._patches())
 
     def _objective(self) -> Callable[..., dict[str, Tensor]]:
-        return {"all": rate_distortion, "scales": scale_rate, "synthesis": synthesis_distortion}[self.config.phase]
+        return PHASES[self.config.phase][0]
 
     def _check_shape(self, state: dict, path: str | Path) -> None:
         shape = type(self.model_config)
@@ -237,8 +247,7 @@ class Trainer:
         rng = np.random.default_rng((self.config.seed, self.rank, step))
         if self.encoded is None:
             return self._crops(rng, self.config.batch)
-        x, t, z, residuals, decoded = (values.to(self.device) for values in self.encoded.batch(self.config.batch, rng))
-        return (z, residuals, t) if self.config.phase == "scales" else (x, decoded, t)
+        return tuple(values.to(self.device) for values in self.encoded.batch(self.config.batch, rng, PHASES[self.config.phase][1]))
 
     def _crops(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
         x = self.data.crops(count, self.config.crop, rng).to(memory_format=torch.channels_last)
