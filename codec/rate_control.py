@@ -112,7 +112,7 @@ def encode(
 
         found = search_at(min(effort, refine.CHEAP), curve, PROBES)
         if effort > refine.CHEAP:
-            found = search_at(effort, curve + found.shift, PROBES // 2)
+            found = search_at(effort, curve + found.shift, PROBES if effort < 5 else PROBES // 2)
         if found.best is None:
             raise TargetError(_unreachable(target, found))
         return found.best if large or target.bytes is not None else file(found.best)
@@ -229,7 +229,7 @@ def _sampled(model: weights.LossyModel, colour: np.ndarray, curve: np.ndarray, a
     quality = round(float(np.interp(aimed, curve, GRID)))
     encoder = Encoder(model, pixels)
     with lossy.transform_precision(model.device):
-        latents = lossy.amortise(encoder, quality)
+        latents = refine.refine(encoder, encoder.analyse(quality), quality, refine.CHEAP)
     value = _decibels(encoder, latents, pixels, gray)
     expected = float(np.interp(quality, GRID, _glance(encoder, False)))
     return value - expected + GLANCE_SEAMS[0] + GLANCE_SEAMS[1] * quality / QUALITY_MAX

@@ -19,6 +19,7 @@ stochastic annealing (Yang, Bamler and Mandt 2020) it is a Newton step and needs
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -59,7 +60,7 @@ REGION = 0.8  # largest move of a target before it is scaled by a: the quadratic
 # λ here over that of the training objective, at quality 0 and 100. More than the amortised codec itself pays in bits for
 # less error (0.8 to 1.05 along its curve): chosen on validation photographs.
 SLOPES = (1.7, 1.2)
-SAMPLE, SAMPLES = 8, 2  # latents a side of a sample; samples along each side of a picture
+SAMPLE, SAMPLES = 6, 2  # latents a side of a sample; samples along each side of a picture
 REACH = 255  # symbols further out cost as much as this one when they are compared
 
 
@@ -77,11 +78,13 @@ def search(
     encoder: Encoder, y: Tensor, quality: int, effort: int, progress: Callable[[float], None] | None = None
 ) -> tuple[Latents, Tensor, Tensor]:
     """What `refine` finds, and what its last choice saw: targets 1×M×h×w and h, which broadcasts to them."""
-    problem = _Problem.of(encoder, y, quality)
-    amortised = latents = encoder.quantise(y, quality, z=problem.z, choose=problem.choose(RATE_WEIGHT))
-    if effort <= CHEAP:
+    problem, plan = _Problem.of(encoder, y, quality), PLANS.get(min(effort, max(PLANS)))
+    # Where it is only looked at and never written, its means may be a little off.
+    rough = transform_precision(encoder.model.device) if plan and plan.iterations == 1 else contextlib.nullcontext()
+    with rough:
+        amortised = latents = encoder.quantise(y, quality, z=problem.z, choose=problem.choose(RATE_WEIGHT))
+    if plan is None:
         return amortised, y, problem.curvature
-    plan = PLANS[min(effort, max(PLANS))]
     problem = replace(problem, curvature=_curvature(encoder, y, amortised, plan.probes))
     target = y
     for number in range(plan.iterations):
