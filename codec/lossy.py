@@ -120,11 +120,18 @@ def decode(
     return out[top : top - (-rows // reduce), left : left - (-columns // reduce)]
 
 
-def count_bits(pixels: np.ndarray, quality: int, *, device: str = "auto", threads: int = 0) -> float:
+def count_bits(
+    pixels: np.ndarray,
+    quality: int,
+    *,
+    infer: Callable[[Encoder, int], Latents] | None = None,
+    device: str = "auto",
+    threads: int = 0,
+) -> float:
     """Ideal code length in bits of what `encode` would write, without its headers."""
     with execution(device, threads) as place:
         encoder = Encoder(weights.load(weights.default_path(), place), pixels)
-        return encoder.bits(amortise(encoder, quality))
+        return encoder.bits((infer or amortise)(encoder, quality))
 
 
 @dataclass(frozen=True)

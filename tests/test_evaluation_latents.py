@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import codec
-from codec import cli, lossy, weights
+from codec import cli, lossy, refine, weights
 from codec.errors import LimitError
 from codec.evaluation import latents
 from codec.networks.config import LossyConfig
@@ -16,6 +16,10 @@ from codec.networks.model import LossyVAE
 from codec.training.export import save_network
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
+
+
+def searched(encoder: lossy.Encoder, quality: int) -> lossy.Latents:
+    return refine.refine(encoder, encoder.analyse(quality), quality, latents.EFFORT)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +36,7 @@ def explanation(uneven, tiny_model) -> latents.Explanation:
 
 
 def test_the_heat_map_sums_to_what_the_bit_counter_counts(explanation, uneven):
-    counted = lossy.count_bits(np.asarray(uneven), 6000)
+    counted = lossy.count_bits(np.asarray(uneven), 6000, infer=searched)
     assert explanation.bits == pytest.approx(counted, rel=1e-9)
     assert explanation.heat().sum() * 16**2 == pytest.approx(counted, rel=1e-9)
 
@@ -55,7 +59,7 @@ def test_pictures_of_several_tiles_add_up_too():
     wide = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 1100, 3), np.uint8))
     found = latents.explain(wide, 20)
     assert found.tile_count == 2 and found.agrees
-    assert found.bits == pytest.approx(lossy.count_bits(np.asarray(wide), 2000), rel=1e-9)
+    assert found.bits == pytest.approx(lossy.count_bits(np.asarray(wide), 2000, infer=searched), rel=1e-9)
 
 
 def test_a_traversal_leaves_the_picture_alone_where_nothing_moves(explanation, uneven):
@@ -105,7 +109,7 @@ def test_a_factorised_model_is_explained_and_sampled(uneven, tmp_path, monkeypat
     monkeypatch.setenv("CODEC_MODEL", "plain")
     found = latents.explain(uneven, 50)
     assert found.hyper_bits.size == 0 and found.agrees
-    assert found.bits == pytest.approx(lossy.count_bits(np.asarray(uneven), 5000), rel=1e-9)
+    assert found.bits == pytest.approx(lossy.count_bits(np.asarray(uneven), 5000, infer=searched), rel=1e-9)
     assert all(path.exists() for path in latents.draw(found, tmp_path))
     assert latents.sample(64, 64, 50, seed=0)[0].size == (64, 64)
 
