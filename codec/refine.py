@@ -71,20 +71,13 @@ def refine(
 
     progress: hears after each iteration (effort 3 and up) which part of all is done; the last is 1.
     """
-    return search(encoder, y, quality, effort, progress)[0]
-
-
-def search(
-    encoder: Encoder, y: Tensor, quality: int, effort: int, progress: Callable[[float], None] | None = None
-) -> tuple[Latents, Tensor, Tensor]:
-    """What `refine` finds, and what its last choice saw: targets 1×M×h×w and h, which broadcasts to them."""
     problem, plan = _Problem.of(encoder, y, quality), PLANS.get(min(effort, max(PLANS)))
     # Where it is only looked at and never written, its means may be a little off.
     rough = transform_precision(encoder.model.device) if plan and plan.iterations == 1 else contextlib.nullcontext()
     with rough:
         amortised = latents = encoder.quantise(y, quality, z=problem.z, choose=problem.choose(RATE_WEIGHT))
     if plan is None:
-        return amortised, y, problem.curvature
+        return amortised
     problem = replace(problem, curvature=_curvature(encoder, y, amortised, plan.probes))
     target = y
     for number in range(plan.iterations):
@@ -93,9 +86,9 @@ def search(
         latents = encoder.quantise(target, quality, z=problem.z, choose=problem.choose(plan.rate_weight))
         if progress:
             progress((number + 1) / plan.iterations)
-    if plan.iterations > 1 and problem.cost(amortised) < problem.cost(latents):
-        return amortised, y, problem.curvature
-    return latents, target, problem.curvature
+    if plan.iterations == 1:
+        return latents
+    return min(latents, amortised, key=problem.cost)  # of equals the first: more work is not thrown away
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from codec.training.data import ImageFolder
 from codec.training.loop import CHECKPOINT, Trainer, TrainingConfig, learning_rate, load_checkpoint
 from codec.training.objective import rate_distortion
 from codec.training.soap import SOAP
-from codec.walk import walk_latents
 
 KODIM = Path(__file__).parent / "data" / "kodim23.png"
 
@@ -225,12 +224,11 @@ def test_wrong_requests_end_in_one_line(folder, tmp_path, capsys, arguments, sta
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("phase, parts", [("synthesis", ("synthesis.", "log_inverse_gain.")), ("prior", ("prior.",))])
-def test_what_is_trained_last_leaves_the_encoder_alone(folder, tmp_path, phase, parts):
+def test_training_the_synthesis_alone_changes_no_symbol(folder, tmp_path):
     Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "a", steps=3)).run()
     start = {"init": str(tmp_path / "a" / CHECKPOINT), "phase": "scales", "steps": 3}
     Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "s", **start)).run()
-    start = {"init": str(tmp_path / "s" / CHECKPOINT), "phase": phase, "steps": 3}
+    start = {"init": str(tmp_path / "s" / CHECKPOINT), "phase": "synthesis", "steps": 3}
     trainer = Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "b", **start))
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     x, t = trainer.validation[:2], torch.tensor([0.5, 1.5])
@@ -238,27 +236,8 @@ def test_what_is_trained_last_leaves_the_encoder_alone(folder, tmp_path, phase, 
     trainer.run()
     outcomes.append(rate_distortion(trainer.model, x, t, noisy=False))
     changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed and all(name.startswith(parts) for name in changed)
-    assert not any(name.startswith(("prior.analysis_", "prior.z_")) for name in changed)
-    if phase == "synthesis":  # whatever files say
-        assert torch.equal(outcomes[0]["bpp"], outcomes[1]["bpp"])
-
-
-def test_the_cost_of_a_prior_is_that_of_the_best_symbols():
-    """Of targets at the means, the bits of zeros alone; a distant target is worth a symbol."""
-    torch.manual_seed(0)
-    model = LossyVAE(CONFIGS["tiny"])
-    z, t = torch.zeros(1, 8, 1, 1), torch.ones(1)
-    with torch.no_grad():
-        _, means = walk_latents(model.prior, model.prior.features(z, t), model.unit(t), lambda take, mean: mean)
-        curvature = torch.full((1, 48, 1, 1), 100.0)
-        outcome = objective.prior_cost(model, z, means, curvature, t)
-        index = model.prior.scale_index(z, t).expand(means.shape)
-        assert float(outcome["distance"]) == pytest.approx(0, abs=1e-9)
-        assert float(outcome["bpp"]) == pytest.approx(float(gaussian_bits(torch.zeros_like(means), index).sum()) / 64**2)
-        far = means + 0.5
-        far[:, :12, ::4, ::4] = means[:, :12, ::4, ::4] + 3
-        assert float(objective.prior_cost(model, z, far, curvature, t)["distance"]) < 100 * 0.26 * means.numel() / 64**2
+    assert changed and all(name.startswith(("synthesis.", "log_inverse_gain.")) for name in changed)
+    assert torch.equal(outcomes[0]["bpp"], outcomes[1]["bpp"])
 
 
 def test_code_lengths_are_those_of_a_discretised_gaussian():

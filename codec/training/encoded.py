@@ -1,4 +1,4 @@
-"""Training crops as files will hold them: what is fitted last (prior, tables, synthesis) is fitted to what the encoder writes.
+"""Training crops as files will hold them: what is fitted last (scales, tables, synthesis) is fitted to what the encoder writes.
 
 The encoder searches (`refine.py`): its symbols are smaller, and sharper about zero, than the rounded latents that networks
 are trained with.
@@ -34,8 +34,6 @@ class Encoded:
     residuals: Tensor  # int16 N×M×h×w
     levels: Tensor  # uint8 N×M×h×w: the table of each
     decoded: Tensor  # float16 N×M×h×w: gained latents as a decoder has them
-    target: Tensor  # float16 N×M×h×w: what they would be without quantisation
-    curvature: Tensor  # float32 N×M×1×1: bits that a squared distance of 1 from the target is worth
 
     def batch(self, count: int, rng: np.random.Generator, fields: Iterable[str]) -> list[Tensor]:
         """These fields of some of the crops, float32; x in [0, 1]."""
@@ -65,10 +63,9 @@ def encode_crops(
             quality = int(rng.integers(lossy.QUALITY_MAX + 1))
             x = (data.crops(1, size, rng, flat=flat)[0].cpu() * 255).round().to(torch.uint8)
             encoder = lossy.Encoder(model, np.ascontiguousarray(x.permute(1, 2, 0).numpy()))
-            latents, target, curvature = refine.search(encoder, encoder.analyse(quality), quality, EFFORT)
+            latents = refine.refine(encoder, encoder.analyse(quality), quality, EFFORT)
             levels = lossy.scale_levels(model, quality, latents.z, latents.residuals.shape)
             z, residuals = (torch.from_numpy(s).clamp(-(2**15), 2**15 - 1).to(torch.int16) for s in (latents.z, latents.residuals))
             t = lossy.position(model, quality)[0]
-            decoded, target = (values[0].half().contiguous() for values in (latents.decoded, target))
-            found.append((x, t, z, residuals, torch.from_numpy(levels), decoded, target, curvature[0]))
+            found.append((x, t, z, residuals, torch.from_numpy(levels), latents.decoded[0].half().contiguous()))
     return Encoded(*(torch.stack(values) for values in zip(*found, strict=True)))

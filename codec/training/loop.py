@@ -28,7 +28,7 @@ from ..networks.layers import fast_bfloat16
 from ..networks.model import LossyVAE
 from .data import ImageFolder
 from .encoded import Encoded, encode_crops
-from .objective import prior_cost, rate_distortion, scale_rate, synthesis_distortion
+from .objective import rate_distortion, scale_rate, synthesis_distortion
 from .soap import SOAP
 
 CHECKPOINT = "checkpoint.pt"
@@ -38,7 +38,6 @@ VALIDATION_POINTS = 5
 PHASES = {
     "all": (rate_distortion, ()),
     "scales": (scale_rate, ("z", "residuals", "t")),
-    "prior": (prior_cost, ("z", "target", "curvature", "t")),
     "synthesis": (synthesis_distortion, ("x", "decoded", "t")),
 }
 ENCODED_CROPS = 1536  # for the phases after the first: 1 GB at 256² pixels
@@ -169,9 +168,6 @@ class Trainer:
         self.model.to(self.device, memory_format=torch.channels_last)
         if config.phase == "scales":
             self._prepare_scales(calibrate=state is None)
-        elif config.phase == "prior":
-            fixed = "analysis_", "z_"  # what decides on z, and what it costs
-            self._train_only(*(part for name, part in self.model.prior.named_children() if not name.startswith(fixed)))
         elif config.phase == "synthesis":
             self._train_only(self.model.synthesis, self.model.log_inverse_gain)
         self.encoded = None if config.phase == "all" else self._encode()

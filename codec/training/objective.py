@@ -12,7 +12,6 @@ the commitment loss of VQ-VAE, van den Oord et al. 2017, and there it keeps code
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -26,7 +25,6 @@ from ..walk import walk_latents
 
 # The objective of a picture grows about like λ^0.45; weighting by its inverse lets every rate be heard alike.
 WEIGHT_EXPONENT = -0.45
-CHOICE_RATE_WEIGHT = 0.5  # β of the default effort
 
 
 def uniform_noise(x: Tensor) -> Tensor:
@@ -98,35 +96,6 @@ def scale_rate(model: LossyVAE, z: Tensor, residuals: Tensor, t: Tensor) -> dict
     bpp = bits / (residuals.shape[2] * residuals.shape[3] * STRIDE**2)
     weight = torch.tensor([model.trade_off(value) ** WEIGHT_EXPONENT for value in t.tolist()], device=bits.device)
     return {"loss": bpp * weight, "bpp": bpp}
-
-
-def prior_cost(model: LossyVAE, z: Tensor, target: Tensor, curvature: Tensor, t: Tensor) -> dict[str, Tensor]:
-    """What an encoder pays for given targets of the gained latents: what training the prior under a given encoder needs.
-
-    An encoder chooses symbols k for the least bits(k) + h (target - mean - k)² (`refine.py`); the derivative of that least
-    with respect to means and scales is the one at the chosen symbols. Returns per-picture `loss` (weighted as in
-    `rate_distortion`), `bpp`, and `distance`, the second term in bits a pixel.
-    """
-    prior = model.prior
-    index = prior.scale_index(z, t)
-
-    def choose(take, mean: Tensor) -> Tensor:
-        with torch.no_grad():
-            offset, weight, level = take(target) - mean, take(curvature), take(index)
-            symbols, least = torch.zeros_like(offset), torch.full_like(offset, math.inf)
-            nearest = offset.round()
-            for symbol in (torch.zeros_like(offset), nearest - nearest.sign(), nearest):
-                cost = CHOICE_RATE_WEIGHT * gaussian_bits(symbol, level) + weight * (offset - symbol).square()
-                symbols, least = torch.where(cost < least, symbol, symbols), torch.minimum(cost, least)
-        return symbols + mean
-
-    known, means = walk_latents(prior, prior.features(z, t), model.unit(t), choose)
-    symbols = (known - means).detach().round()
-    pixels = target.shape[2] * target.shape[3] * STRIDE**2
-    bpp = gaussian_bits(symbols, index).sum((1, 2, 3)) / pixels
-    distance = (curvature * (target - means - symbols).square()).sum((1, 2, 3)) / pixels
-    weight = torch.tensor([model.trade_off(value) ** WEIGHT_EXPONENT for value in t.tolist()], device=bpp.device)
-    return {"loss": (bpp + distance) * weight, "bpp": bpp, "distance": distance}
 
 
 def synthesis_distortion(model: LossyVAE, x: Tensor, decoded: Tensor, t: Tensor) -> dict[str, Tensor]:
