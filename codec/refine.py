@@ -31,7 +31,7 @@ from torch import Tensor
 from .entropy.coder import code_lengths
 from .lossy import QUALITY_MAX, TRANSFORM_MARGIN, Choice, Encoder, Latents, nearest, position, transform_precision
 from .networks.transforms import RESPONSE
-from .tiles import STRIDE, TILE, Tile, whole
+from .tiles import STRIDE, Tile, whole
 from .walk import Take
 
 CHEAP = 2  # the highest effort that is one amortised pass: what a search can pay at every probe
@@ -61,6 +61,7 @@ REGION = 0.8  # largest move of a target before it is scaled by a: the quadratic
 # less error (0.8 to 1.05 along its curve): chosen on validation photographs.
 SLOPES = (1.7, 1.2)
 SAMPLE, SAMPLES = 6, 2  # latents a side of a sample; samples along each side of a picture
+WINDOW = 768  # pixels a side of what derivatives are taken of at once, to bound the memory; a multiple of HYPER_STRIDE
 REACH = 255  # symbols further out cost as much as this one when they are compared
 
 
@@ -206,7 +207,7 @@ def _samples(values: Tensor) -> Tensor:
 def _tiles(encoder: Encoder) -> list[tuple[Tile, Tile]]:
     """Parts of the picture whose derivatives are in memory at once, each with what the synthesis sees of its surroundings."""
     picture = whole(encoder.height, encoder.width)
-    return [(tile, tile.around(TRANSFORM_MARGIN, picture)) for tile in picture.cut(TILE)]
+    return [(tile, tile.around(TRANSFORM_MARGIN, picture)) for tile in picture.cut(WINDOW)]
 
 
 def _at(tile: Tile) -> tuple:

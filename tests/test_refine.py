@@ -86,7 +86,7 @@ def test_the_same_input_gives_the_same_file(pixels, few_iterations):
 
 def test_a_large_picture_is_refined_tile_by_tile(photo, monkeypatch):
     whole = costs(photo[:192, 320:576], 5000, [3, 4])
-    monkeypatch.setattr(refine, "TILE", 64)
+    monkeypatch.setattr(refine, "WINDOW", 64)
     assert costs(photo[:192, 320:576], 5000, [3, 4]) == pytest.approx(whole, rel=0.005)
 
 
