@@ -83,7 +83,7 @@ def refine(
     target = y
     for number in range(plan.iterations):
         move = problem.newton(latents.decoded, target)
-        target = target + plan.first * (1 - number / plan.iterations) * move
+        target = move.mul_(plan.first * (1 - number / plan.iterations)).add_(target)
         latents = encoder.quantise(target, quality, z=problem.z, choose=problem.choose(plan.rate_weight))
         if progress:
             progress((number + 1) / plan.iterations)
@@ -146,8 +146,8 @@ class _Problem:
                 error = (_synthesise(encoder, at, self.quality) - encoder.x[:, :, rows, columns]).square().sum()
             (found,) = torch.autograd.grad(error, at)
             gradient[_at(tile)] = found[_at(tile.inside(seen))]
-        gradient *= _error_weight(encoder, self.quality)
-        return (decoded - gradient / (2 * self.curvature) - target).clamp_(-REGION, REGION)
+        gradient.mul_(_error_weight(encoder, self.quality)).div_(2 * self.curvature)
+        return torch.sub(decoded, gradient, out=gradient).sub_(target).clamp_(-REGION, REGION)
 
     def cost(self, latents: Latents) -> float:
         """J in earnest: bits of the coder, pixels of the decoder, padding left out."""
