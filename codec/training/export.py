@@ -130,7 +130,8 @@ def export(trainer: Trainer, path: str | Path) -> None:
         from .encoded import encode_crops
 
         size = min(256, *(side // 64 * 64 for image in trainer.data.train for side in image.shape[1:]))
-        for crops in (CROPS // 4, CROPS):  # the search depends on the tables that are made of what it finds
+        most = min(CROPS, 16 * len(trainer.data.train))
+        for crops in (most // 4, most):  # the search depends on the tables that are made of what it finds
             encoded = encode_crops(network, trainer.data, crops, size, trainer.config.seed + 1, flat=0.0, counts=counts)
             counts = count_symbols(encoded, network.config)
     save_network(network, path, _record(trainer), counts)

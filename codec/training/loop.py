@@ -237,7 +237,8 @@ class Trainer:
         """What the phases after the first are fitted to. (A run that is resumed encodes anew, with the scales it has by then.)"""
         network = LossyVAE(self.model_config)
         network.load_state_dict({name: value.cpu() for name, value in self.model.state_dict().items()})
-        return encode_crops(network, self.data, ENCODED_CROPS, self.config.crop, self.config.seed + self.rank)
+        count = min(ENCODED_CROPS, self.config.steps * self.config.batch)
+        return encode_crops(network, self.data, count, self.config.crop, self.config.seed + self.rank)
 
     def _batch(self, step: int) -> tuple[Tensor, ...]:
         rng = np.random.default_rng((self.config.seed, self.rank, step))
