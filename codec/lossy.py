@@ -27,14 +27,14 @@ from .errors import FormatError, TruncatedError, UnsupportedError
 from .networks.exact import INPUT_MAX, OUTPUT_STEP
 from .networks.execution import execution
 from .networks.layers import fast_bfloat16
-from .networks.priors import SCALE_LEVELS
+from .networks.priors import SCALE_LEVELS, put, step_places
+from .quantiser import choose, offsets
 from .tiles import HYPER_STRIDE, STRIDE, TILE, Tile, covering, pad, tiles, whole
 from .walk import Take, walk_latents
 
 QUALITY_MAX = 10_000  # quality in hundredths
 _TILE_ENTRY = struct.Struct("<II")
 _SETTING = struct.Struct("<IIH")
-SYMBOL_MAX = 1 << 18  # largest residual magnitude that is coded
 
 
 # Pixels a side, multiples of TILE: what is coded at once. Smaller blocks need less memory and more time, for their
@@ -69,7 +69,8 @@ def encode(
         model = weights.load(weights.default_path(), place)
         for block in whole(height, width).cut(block_size(height, width)):
             seen = block.around(ENCODER_MARGIN, whole(height, width))
-            encoder = Encoder(model, pixels[seen.slices(1)])
+            parts = [part.inside(seen) for tile in layout if (part := tile.common(seen))]
+            encoder = Encoder(model, pixels[seen.slices(1)], parts)
             latents = (infer or amortise)(encoder, quality)
             for tile in layout:
                 if tile.common(block):
@@ -83,7 +84,7 @@ def block_size(height: int, width: int) -> int:
 
 
 def amortise(encoder: Encoder, quality: int) -> Latents:
-    """One pass of the inference networks, symbols rounded to nearest."""
+    """One pass of the inference networks, the nearest symbols."""
     return encoder.quantise(encoder.analyse(quality), quality)
 
 
@@ -140,28 +141,26 @@ class Latents:
 
     quality: int  # hundredths
     z: np.ndarray  # hyper-latents, int32 [Cz, h/4, w/4]
-    residuals: np.ndarray  # int32 [M, h, w]
+    residuals: np.ndarray  # symbols of the offsets from the means: int32 [M, h, w]
     decoded: Tensor  # the gained latents that a decoder finds: 1×M×h×w
 
 
-# Picks symbols for offsets of latents from their means; gets what `walk_latents` gives a visitor to see more of a step.
-Choice = Callable[[Tensor, Take], Tensor]
-
-
-def nearest(offset: Tensor, take: Take) -> Tensor:
-    """The symbols of one amortised pass: offsets rounded."""
-    return offset.round().clamp(-SYMBOL_MAX, SYMBOL_MAX)
+# Picks symbols for offsets of latents from their means, and says what they stand for; gets what `walk_latents` gives a visitor
+# to see more of a step.
+Choice = Callable[[Tensor, Take], tuple[Tensor, Tensor]]
 
 
 class Encoder:
     """One picture, or a block of one, on its way into a file, at any quality: analyse, quantise, then measure or write.
 
     Used inside `execution`; what `refine.py` and `rate_control.py` do is made of these steps.
+    layout: the tiles of the file, or what is seen of them; without it the pixels are a whole picture.
     """
 
-    def __init__(self, model: weights.LossyModel, pixels: np.ndarray):
+    def __init__(self, model: weights.LossyModel, pixels: np.ndarray, layout: list[Tile] | None = None):
         self.model, self.network = model, model.network
         self.height, self.width, _ = pixels.shape
+        self._layout = layout or tiles(self.height, self.width)
         self._pixels = torch.from_numpy(pad(pixels))[None].permute(0, 3, 1, 2)  # channels last in memory
 
     @cached_property
@@ -191,29 +190,61 @@ class Encoder:
         return self.network.prior.infer(y).round().clamp(-INPUT_MAX, INPUT_MAX)
 
     def quantise(
-        self, y: Tensor, quality: int, *, z: Tensor | None = None, choose: Choice = nearest
+        self, y: Tensor, quality: int, *, z: Tensor | None = None, choice: Choice | None = None
     ) -> Latents:
-        """Gained latents -> symbols. z: hyper-latents other than the inferred."""
+        """Gained latents -> symbols. z: hyper-latents other than the inferred; choice: other than the nearest symbols."""
         z = self.infer_hyper(y) if z is None else z
+        choice = choice or self.choice(self.levels(z, quality, tuple(y.shape[1:])), torch.ones(1, 1, 1, 1, device=y.device), None)
         if self.model.scales is None:
-            residuals = choose(y, lambda values: values)
-            return Latents(quality, _symbols(z), _symbols(residuals), residuals)
+            symbols, values = choice(y, lambda values: values)
+            return Latents(quality, _symbols(z), _symbols(symbols), values)
         t, prior = position(self.model, quality), self.network.prior
         features, unit = prior.features(z, t), self.network.unit(t)
-        decoded, means = walk_latents(prior, features, unit, lambda take, mean: choose(take(y) - mean, take) + mean)
-        return Latents(quality, _symbols(z), _symbols(decoded - means), decoded)
+        chosen = []
 
-    def levels(self, z: Tensor, quality: int, shape: tuple[int, int, int]) -> np.ndarray:
-        """The table of each residual symbol of the picture: uint8 [M, h, w], tile by tile as the file has them."""
+        def visit(take: Take, mean: Tensor) -> Tensor:
+            symbols, values = choice(take(y) - mean, take)
+            chosen.append(symbols)
+            return values + mean
+
+        decoded, _ = walk_latents(prior, features, unit, visit)
+        residuals = torch.empty_like(decoded)
+        for symbols, places in zip(chosen, step_places(prior.steps, y.shape[1]), strict=True):
+            residuals = put(residuals, symbols, places)
+        return Latents(quality, _symbols(z), _symbols(residuals), decoded)
+
+    def choice(self, levels: Tensor, curvature: Tensor, lengths: Tensor | None) -> Choice:
+        """`quantiser.choose` for `quantise`. levels: uint8 1×M×h×w; curvature: 1×M×h×w or with sides of 1."""
+
+        def best(offset: Tensor, take: Take) -> tuple[Tensor, Tensor]:
+            weight = curvature if curvature.shape[1] == 1 else take(curvature)
+            tile = None if self._tile is None else take(self._tile.expand(levels.shape))
+            return choose(offset, take(levels), weight, lengths, self.model.config, tile)
+
+        return best
+
+    @cached_property
+    def _tile(self) -> Tensor | None:
+        """The number of the tile of each latent, 1×1×h×w; None where there is one."""
+        if len(self._layout) == 1:
+            return None
+        height, width = (side // STRIDE for side in self._pixels.shape[2:])
+        number = torch.zeros(1, 1, height, width, dtype=torch.int64, device=self.model.device)
+        for index, tile in enumerate(self._layout):
+            number[(..., *tile.slices(STRIDE))] = index
+        return number
+
+    def levels(self, z: Tensor, quality: int, shape: tuple[int, int, int]) -> Tensor:
+        """The table of each symbol of the picture: uint8 1×M×h×w, tile by tile as the file has them."""
         levels = np.empty(shape, np.uint8)
         symbols = _symbols(z)
-        for tile in tiles(self.height, self.width):
+        for tile in self._layout:
             rows, columns = tile.slices(STRIDE)
             hyper_rows, hyper_columns = tile.slices(HYPER_STRIDE)
             part = (shape[0], rows.stop - rows.start, columns.stop - columns.start)
             tile_z = symbols[:, hyper_rows, hyper_columns]
             levels[:, rows, columns] = scale_levels(self.model, quality, tile_z, part)
-        return levels
+        return torch.from_numpy(levels)[None].to(self.model.device, memory_format=torch.channels_last)
 
     def bits(self, latents: Latents) -> float:
         """Ideal code length of what `write` would write, without its headers."""
@@ -251,15 +282,15 @@ def _reconstruct(reader: _Reader, block: Tile, reduce: int) -> np.ndarray:
     model, network = reader.model, reader.model.network
     seen = block.around(0 if reduce > 1 else TRANSFORM_MARGIN, reader.whole)
     known = seen.around(CONTEXT_MARGIN, reader.whole) if model.scales is not None else seen
-    z, residuals = reader.read(known)
+    z, values = reader.read(known)
     t = position(model, reader.quality)
-    y = torch.from_numpy(residuals)[None].to(model.device, torch.float32, memory_format=torch.channels_last)
+    y = torch.from_numpy(values)[None].to(model.device, memory_format=torch.channels_last)
     if model.scales is not None:
-        symbols = y
+        offset = y
         # The means of a preview may be a little off.
         with transform_precision(model.device) if reduce > 1 else contextlib.nullcontext():
             features = network.prior.features(torch.from_numpy(z)[None].to(model.device, torch.float32), t)
-            y, _ = walk_latents(network.prior, features, network.unit(t), lambda take, mean: take(symbols) + mean)
+            y, _ = walk_latents(network.prior, features, network.unit(t), lambda take, mean: take(offset) + mean)
     rows, columns = seen.inside(known).slices(STRIDE)
     y = y[:, :, rows, columns]
     if reduce > 1:
@@ -321,10 +352,10 @@ def _code_tile(
     tile: Tile,
     z: np.ndarray | None,
     residuals: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pass the symbols of one tile through a coder: hyper-latents channel by channel, then residuals by table.
 
-    z and residuals: those of the whole picture, or None for a reader. Returns those of the tile.
+    z and residuals: those of the whole picture, or None for a reader. Returns those of the tile, and the levels of the latter.
     """
     config = model.config
     rows, columns = tile.slices(STRIDE)
@@ -342,7 +373,7 @@ def _code_tile(
             raise FormatError(f"hyper-latent {np.abs(tile_z).max()} is out of range: the file is damaged")
     levels = scale_levels(model, quality, tile_z, shape)
     given = None if residuals is None else residuals[:, rows, columns].reshape(-1)
-    return tile_z, code_grouped(coder, levels.reshape(-1), model.latent_tables, given).reshape(shape)
+    return tile_z, code_grouped(coder, levels.reshape(-1), model.latent_tables, given).reshape(shape), levels
 
 
 def _check_value(setting: bytes, z: np.ndarray, residuals: np.ndarray, stream: bytes) -> int:
@@ -361,7 +392,7 @@ def _check_value(setting: bytes, z: np.ndarray, residuals: np.ndarray, stream: b
 def _write_tile(model: weights.LossyModel, latents: Latents, setting: bytes, tile: Tile) -> tuple[bytes, int]:
     """The coded bytes of a tile and their check value; `tile` is in the coordinates of the latents."""
     writer = QueueWriter()
-    z, residuals = _code_tile(writer, model, latents.quality, tile, latents.z, latents.residuals)
+    z, residuals, _ = _code_tile(writer, model, latents.quality, tile, latents.z, latents.residuals)
     stream = writer.data()
     return stream, _check_value(setting, z, residuals, stream)
 
@@ -395,12 +426,12 @@ class _Reader:
         self._known: dict[Tile, tuple[np.ndarray, np.ndarray]] = {}
 
     def read(self, window: Tile) -> tuple[np.ndarray, np.ndarray]:
-        """Hyper-latents int32 [Cz, h/4, w/4] and residuals int32 [M, h, w] of a window. Windows come row by row."""
+        """Hyper-latents int32 [Cz, h/4, w/4] and offsets from means, float32 [M, h, w], of a window. Windows come row by row."""
         config = self.model.config
         height, width = window.bottom - window.top, window.right - window.left
         hyper = config.hyper_latent_channels if self.model.scales is not None else 0
         z = np.empty((hyper, height // HYPER_STRIDE, width // HYPER_STRIDE), np.int32)
-        residuals = np.empty((config.latent_channels, height // STRIDE, width // STRIDE), np.int32)
+        values = np.empty((config.latent_channels, height // STRIDE, width // STRIDE), np.float32)
         self._known = {tile: symbols for tile, symbols in self._known.items() if tile.bottom > window.top}
         for tile in self._coded:
             part = tile.common(window)
@@ -408,16 +439,15 @@ class _Reader:
                 continue
             if tile not in self._known:
                 self._known[tile] = self._read_tile(tile)
-            for symbols, out, stride in zip(self._known[tile], (z, residuals), (HYPER_STRIDE, STRIDE), strict=True):
+            for symbols, out, stride in zip(self._known[tile], (z, values), (HYPER_STRIDE, STRIDE), strict=True):
                 (to_rows, to_columns), (from_rows, from_columns) = (part.inside(frame).slices(stride) for frame in (window, tile))
                 if len(out):
                     out[:, to_rows, to_columns] = symbols[:, from_rows, from_columns]
-        return z, residuals
+        return z, values
 
     def _read_tile(self, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
         stream, check = self._coded[tile]
-        z, residuals = _code_tile(QueueReader(stream), self.model, self.quality, tile, None, None)
+        z, residuals, levels = _code_tile(QueueReader(stream), self.model, self.quality, tile, None, None)
         if _check_value(self._setting, z, residuals, stream) != check:
             raise FormatError("the decoded symbols do not match their check value: the file is damaged")
-        small = -(1 << 15) <= residuals.min() and residuals.max() < 1 << 15
-        return z, residuals.astype(np.int16) if small else residuals
+        return z, offsets(residuals, levels, self.model.config)

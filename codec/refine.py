@@ -5,8 +5,8 @@ levels (mean over the channels, summed over the pixels), λ the model's own trad
 decoder, the file format and the decoder's time do not change. docs/EFFORT.md says what each level does and brings.
 
 Rate–distortion optimised quantisation. A latent at offset e from its mean costs, as symbol k,
-    β·bits(k) + h (e - k)²,
-with bits(k) from the coder's own tables and h half the curvature of λD: guessed from the inverse gains, or measured by sending
+    β·bits(k) + h (e - o(k))²,
+with bits(k) from the coder's own tables, o(k) what k stands for (`quantiser.py`), and h half the curvature of λD: guessed from the inverse gains, or measured by sending
 random signs backwards through the synthesis (Hutchinson 1990). Rounding minimises the second term alone.
 
 Iterated inference. That cost assumes that the offset's target y is best for the picture, which the amortised y is not: it
@@ -29,10 +29,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .entropy.coder import code_lengths
-from .lossy import QUALITY_MAX, TRANSFORM_MARGIN, Choice, Encoder, Latents, nearest, position, transform_precision
+from .lossy import QUALITY_MAX, TRANSFORM_MARGIN, Choice, Encoder, Latents, position, transform_precision
 from .networks.transforms import RESPONSE
+from .quantiser import REACH
 from .tiles import STRIDE, Tile, whole
-from .walk import Take
 
 CHEAP = 2  # the highest effort that is one amortised pass: what a search can pay at every probe
 RATE_WEIGHT = 0.3  # β of that pass
@@ -62,7 +62,6 @@ REGION = 0.8  # largest move of a target before it is scaled by a: the quadratic
 SLOPES = (1.7, 1.2)
 SAMPLE, SAMPLES = 6, 2  # latents a side of a sample; samples along each side of a picture
 WINDOW = 768  # pixels a side of what derivatives are taken of at once, to bound the memory; a multiple of HYPER_STRIDE
-REACH = 255  # symbols further out cost as much as this one when they are compared
 
 
 def refine(
@@ -76,7 +75,7 @@ def refine(
     # Where it is only looked at and never written, its means may be a little off.
     rough = transform_precision(encoder.model.device) if plan and plan.iterations == 1 else contextlib.nullcontext()
     with rough:
-        amortised = latents = encoder.quantise(y, quality, z=problem.z, choose=problem.choose(RATE_WEIGHT))
+        amortised = latents = encoder.quantise(y, quality, z=problem.z, choice=problem.choice(RATE_WEIGHT))
     if plan is None:
         return amortised
     problem = replace(problem, curvature=_curvature(encoder, y, amortised, plan.probes))
@@ -84,7 +83,7 @@ def refine(
     for number in range(plan.iterations):
         move = problem.newton(latents.decoded, target)
         target = move.mul_(plan.first * (1 - number / plan.iterations)).add_(target)
-        latents = encoder.quantise(target, quality, z=problem.z, choose=problem.choose(plan.rate_weight))
+        latents = encoder.quantise(target, quality, z=problem.z, choice=problem.choice(plan.rate_weight))
         if progress:
             progress((number + 1) / plan.iterations)
     if plan.iterations == 1:
@@ -109,32 +108,14 @@ class _Problem:
         model, z = encoder.model, encoder.infer_hyper(y)
         symbols = np.arange(-REACH, REACH + 1, dtype=np.int32)
         lengths = np.stack([code_lengths(symbols, table) for table in model.latent_tables]).astype(np.float32)
-        levels = torch.from_numpy(encoder.levels(z, quality, tuple(y.shape[1:])))[None].to(y.device)
+        levels = encoder.levels(z, quality, tuple(y.shape[1:]))
         inverse_gain = encoder.network.log_inverse_gain(position(model, quality)).exp()
         curvature = _error_weight(encoder, quality) * RESPONSE[model.config.transform] * inverse_gain.square()
         return cls(encoder, quality, z, levels, torch.from_numpy(lengths).to(y.device), curvature)
 
-    def choose(self, rate_weight: float) -> Choice:
-        """For `Encoder.quantise`: argmin over k of β·bits(k) + h (offset - k)², among the nearest integer, the next one
-        towards zero, and zero."""
-
-        def best(offset: Tensor, take: Take) -> Tensor:
-            # Most are zero. Channels last, as they are in memory.
-            offset, levels, curvature = (values.movedim(-3, -1) for values in (offset, take(self.levels), take(self.curvature)))
-            symbols = nearest(offset, take).reshape(-1)
-            places = symbols.nonzero()[:, 0]
-            first, exact = symbols[places], offset.reshape(-1)[places]
-            zero = levels.reshape(-1)[places].long() * (2 * REACH + 1) + REACH
-            weight = curvature.expand(offset.shape).reshape(-1)[places]
-            chosen, least = torch.zeros_like(first), rate_weight * self.lengths.view(-1)[zero] + weight * exact.square()
-            for symbol in (first - first.sign(), first):
-                lengths = self.lengths.view(-1)[zero + symbol.clamp(-REACH, REACH).to(zero.dtype)]
-                cost = rate_weight * lengths + weight * (exact - symbol).square()
-                chosen, least = torch.where(cost < least, symbol, chosen), torch.minimum(cost, least)
-            symbols[places] = chosen
-            return symbols.view(offset.shape).movedim(-1, -3)
-
-        return best
+    def choice(self, rate_weight: float) -> Choice:
+        """For `Encoder.quantise`: the least β·bits(k) + h (offset - o(k))²."""
+        return self.encoder.choice(self.levels, self.curvature, rate_weight * self.lengths)
 
     def newton(self, decoded: Tensor, target: Tensor) -> Tensor:
         """The whole move of a target, as far as the quadratic model holds."""

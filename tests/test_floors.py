@@ -12,7 +12,7 @@ FLOORS = [  # each line may import from the lines above it
     {"image", "tiles", "metrics", "container", "planes", "entropy"},
     {"networks"},
     {"weights"},
-    {"walk", "adaptation"},
+    {"walk", "adaptation", "quantiser"},
     {"lossy", "lossless"},
     {"refine"},
     {"rate_control"},

@@ -1,5 +1,6 @@
 """The lossy method on a small real model: rate, determinism, damage, golden files."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 import torch
 from conftest import setting
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import codec
 from codec import lossy, refine, weights
@@ -15,7 +18,7 @@ from codec.networks.config import LossyConfig
 from codec.networks.exact import OUTPUT_STEP
 from codec.networks.model import LossyVAE
 from codec.tiles import TILE, tiles
-from codec.training.export import save_network
+from codec.training.export import latent_tables, save_network
 from codec.training.objective import scale_rate
 
 GOLDEN = Path(__file__).parent / "golden" / "v1"
@@ -67,7 +70,8 @@ def test_the_training_estimate_agrees_with_the_counter(monkeypatch):
             latents = refine.refine(encoder, encoder.analyse(quality), quality, 3)
             t = lossy.position(model, quality)
             z, residuals = (torch.from_numpy(symbols)[None].float() for symbols in (latents.z, latents.residuals))
-            bits = float(scale_rate(trained, z, residuals, t)["bpp"]) * picture[..., 0].size
+            levels = encoder.levels(z, quality, latents.residuals.shape)
+            bits = float(scale_rate(trained, z, residuals, levels, t)["bpp"]) * picture[..., 0].size
             bits += float(trained.prior.z_bits(z, t).sum())
             assert encoder.bits(latents) == pytest.approx(bits, rel=0.01)
 
@@ -237,3 +241,41 @@ def test_the_shipped_model_makes_little_of_flat_pictures(colour, monkeypatch):
         data = codec.compress(flat, quality)
         assert 8 * len(data) < 0.15 * 320 * 320, quality
         assert np.abs(np.asarray(codec.decompress(data), int) - colour).mean() < 8
+
+
+@pytest.fixture
+def trellis_model(tmp_path, monkeypatch):
+    """The tiny model with a trellis in place of its uniform quantiser."""
+    source = weights.default_path()
+    with safe_open(source, "pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+    config = dataclasses.replace(weights.load(source).config, trellis_step=0.75, trellis_level=25)
+    tensors["table.latents"], tensors["table.latents_ranges"] = weights.pack_tables(latent_tables(config))
+    save_file(tensors, tmp_path / "trellis.safetensors", metadata | {"config": json.dumps(config.to_dict())})
+    monkeypatch.setenv("CODEC_MODELS", str(tmp_path))
+    monkeypatch.setenv("CODEC_MODEL", "trellis")
+
+
+@pytest.mark.parametrize("effort", [1, 3, 4])
+def test_a_decoder_follows_the_trellis(pixels, trellis_model, effort):
+    """What it shows is what the encoder meant, which is nearer to the picture than symbols that stand for themselves."""
+    with lossy.execution("cpu", 0):
+        encoder = lossy.Encoder(weights.load(weights.default_path()), pixels)
+        latents = refine.refine(encoder, encoder.analyse(7000), 7000, effort)
+        levels = encoder.levels(torch.from_numpy(latents.z)[None], 7000, latents.residuals.shape)
+        assert 0.1 < float((levels >= 25).float().mean()) < 0.9 and np.abs(latents.residuals).max() > 3
+        shown = decode(encoder.write(latents), encoder.model.model_id, pixels.shape, 7000)
+        assert np.abs(shown.astype(int) - encoder.picture(latents)).max() <= 1
+
+
+def test_a_trellis_stays_within_its_tile(pixels, trellis_model, small_tiles, monkeypatch):
+    """Each tile has paths of its own, whatever block it was coded in and whichever part is decoded."""
+    for infer in (None, lambda encoder, quality: refine.refine(encoder, encoder.analyse(quality), quality, 3)):
+        model_id, data = lossy.encode(pixels, 7000, infer=infer)
+        whole = decode(data, model_id, pixels.shape, 7000)
+        assert np.array_equal(decode(data, model_id, pixels.shape, 7000, region=(70, 60, 90, 99)), whole[60:159, 70:160])
+        monkeypatch.setattr(lossy, "BLOCK", 1024)
+        at_once = decode(lossy.encode(pixels, 7000, infer=infer)[1], model_id, pixels.shape, 7000)
+        monkeypatch.setattr(lossy, "BLOCK", 128)
+        error = [np.mean((shown.astype(float) - pixels) ** 2) for shown in (whole, at_once)]
+        assert error[0] <= 1.02 * error[1]

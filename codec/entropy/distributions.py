@@ -68,3 +68,11 @@ def gaussian_weights(scale: float, reach: int) -> np.ndarray:
     tails = np.array([math.erfc(edge / (scale * math.sqrt(2))) for edge in edges])  # P(|r| > edge)
     one_side = -np.diff(tails) / 2  # symbols 1..reach
     return np.concatenate((one_side[::-1], [1 - tails[0]], one_side, [tails[-1]]))
+
+
+def trellis_weights(scale: float, reach: int) -> np.ndarray:
+    """Mass of a zero-mean Gaussian on what is nearest to the symbols -reach..reach of a trellis' quantiser (`trellis.points`), scale
+    in units of its grid, then its tails: float64 [2·reach + 2]."""
+    edges = [2 * k + 1 for k in range(-reach - 1, 0)] + [0.5] + [2 * k for k in range(1, reach + 1)]
+    below = np.array([math.erfc(-edge / (scale * math.sqrt(2))) / 2 for edge in edges])
+    return np.append(np.diff(below), below[0] + 1 - below[-1])

@@ -143,7 +143,7 @@ def explain(picture: Image.Image, quality: float, *, device: str = "auto", threa
 def bits_by_symbol(encoder: Encoder, latents: Latents) -> tuple[np.ndarray, np.ndarray]:
     """Code length of each residual [M, h, w] and of each hyper-latent [Cz, h/4, w/4] under the tables of the file."""
     model, z = encoder.model, latents.z
-    levels = encoder.levels(torch.from_numpy(z)[None], latents.quality, latents.residuals.shape)
+    levels = encoder.levels(torch.from_numpy(z)[None], latents.quality, latents.residuals.shape)[0].cpu().numpy()
     latent_bits = _lengths(latents.residuals, levels, model.latent_tables)
     if model.scales is None:
         return latent_bits, np.zeros(z.shape)
@@ -219,7 +219,7 @@ def sample(
             z = code_grouped(dice, _channels(shape).reshape(-1), tables, None).reshape(shape)
             z = z.clip(-INPUT_MAX, INPUT_MAX)
         shape = model.config.latent_channels, padded_height // STRIDE, padded_width // STRIDE
-        levels = encoder.levels(torch.from_numpy(z)[None], hundredths, shape)
+        levels = encoder.levels(torch.from_numpy(z)[None], hundredths, shape)[0].cpu().numpy()
         residuals = code_grouped(dice, levels.reshape(-1), model.latent_tables, None).reshape(shape)
         section = encoder.write(Latents(hundredths, z, residuals, decoded=torch.empty(0)))
         pixels = lossy.decode(

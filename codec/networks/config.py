@@ -24,6 +24,9 @@ class LossyConfig:
     hyper_latent_channels: int = 128  # z, at 1/64
     hyper_width: int = 192
     context_steps: int = 4  # decoding steps of the mean: 1, 4 or 6
+    # Quantiser: the unit of the trellis' grid, 0 for whole numbers; the lowest scale level that goes along the trellis.
+    trellis_step: float = 0.0
+    trellis_level: int = 10
     # Trade-off grid: lambda weighs MSE in units of 8-bit levels squared against bits a pixel.
     rate_points: int = 9
     lambda_min: float = 0.0005
@@ -61,7 +64,7 @@ class LosslessConfig:
 CONFIGS = {
     config.name: config
     for config in (
-        LossyConfig("base", analysis_blocks=(1, 4, 3), synthesis_blocks=(2, 5, 2), context_steps=6),
+        LossyConfig("base", analysis_blocks=(1, 4, 3), synthesis_blocks=(2, 5, 2), context_steps=6, trellis_step=11 / 16),
         LossyConfig(
             "tiny",
             widths=(16, 24, 32),
@@ -71,6 +74,7 @@ CONFIGS = {
             hyper_latent_channels=8,
             hyper_width=24,
             rate_points=3,
+            trellis_step=11 / 16,
         ),
         # The textbook VAE of the literature (Ballé, Laparra and Simoncelli 2017): the baseline of every plot.
         LossyConfig(

@@ -246,3 +246,18 @@ def gaussian_bits(residual: Tensor, index: Tensor) -> Tensor:
     upper = torch.special.ndtr((0.5 - distance) / scale)
     lower = torch.special.ndtr((-0.5 - distance) / scale)
     return -(upper - lower).clamp_min(1e-9).log2()
+
+
+def symbol_bits(symbols: Tensor, index: Tensor, levels: Tensor, config: LossyConfig) -> Tensor:
+    """Code length in bits of quantised residuals under the zero-mean Gaussian at `index`; the levels of the file they are from say
+    which of them stand on a trellis (`entropy/trellis.py`): for these it is that of the interval that is nearest."""
+    bits = gaussian_bits(symbols, index)
+    if not config.trellis_step:
+        return bits
+    count = symbols.abs()
+    # From the nearer end to the farther; of positive ones the first is nearer to zero than its neighbour on the other side.
+    near = torch.where(symbols > 0, (2 * count - 2).clamp_min(0.5), 2 * count - 1)
+    far = torch.where(symbols > 0, 2 * count, 2 * count + 1).where(symbols != 0, torch.full_like(count, 0.5))
+    scale = index_to_scale(index.clamp(0, SCALE_LEVELS - 1)) / config.trellis_step
+    mass = (torch.special.ndtr(-near / scale) - torch.special.ndtr(-far / scale)).abs()
+    return torch.where(levels < config.trellis_level, bits, -mass.clamp_min(1e-9).log2())

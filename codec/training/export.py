@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from .. import weights
-from ..entropy.distributions import Table, gaussian_weights, quantise
+from ..entropy.distributions import Table, gaussian_weights, quantise, trellis_weights
 from ..networks.config import LossyConfig
 from ..networks.exact import INPUT_MAX, OUTPUT_STEP
 from ..networks.lossless import LosslessVAE, fit_linear
@@ -34,7 +34,7 @@ PSEUDO_COUNT, HYPER_PSEUDO_COUNT = 1000.0, 200.0
 FLOOR = 1e-5
 
 
-def latent_tables(counts: np.ndarray | None = None) -> list[Table]:
+def latent_tables(config: LossyConfig, counts: np.ndarray | None = None) -> list[Table]:
     """One table a scale level: a discretised Gaussian, corrected by how often each residual really occurred.
 
     counts: [SCALE_LEVELS, 2·COUNTED + 1] occurrences of the residuals -COUNTED..COUNTED on training images.
@@ -42,12 +42,15 @@ def latent_tables(counts: np.ndarray | None = None) -> list[Table]:
     """
     tables = []
     for level, scale in enumerate(index_to_scale(torch.arange(SCALE_LEVELS, dtype=torch.float64)).tolist()):
-        reach = min(max(2, int(np.ceil(REACH * scale))), COUNTED - 1)
-        mass = gaussian_weights(scale, reach)
+        trellis = config.trellis_step > 0 and level >= config.trellis_level
+        width = 2 * config.trellis_step if trellis else 1.0
+        reach = min(max(2, int(np.ceil(REACH * scale / width))), COUNTED - 1)
+        mass = trellis_weights(scale / config.trellis_step, reach) if trellis else gaussian_weights(scale, reach)
         if counts is not None:
-            both = counts[level] + counts[level][::-1]  # symmetric by assumption
-            inside = both[COUNTED - reach : COUNTED + reach + 1]
-            mass = PSEUDO_COUNT * mass + np.append(inside, both.sum() - inside.sum())
+            # A uniform quantiser's residuals are symmetric by assumption.
+            found = counts[level] if trellis else counts[level] + counts[level][::-1]
+            inside = found[COUNTED - reach : COUNTED + reach + 1]
+            mass = PSEUDO_COUNT * mass + np.append(inside, found.sum() - inside.sum())
             mass /= mass.sum()
         tables.append(Table(-reach, quantise((1 - FLOOR) * mass + FLOOR / len(mass))))
     return tables
@@ -164,7 +167,7 @@ def save_network(
         network=network,
         scale_integers={} if factorised else prior.scale_network.integers(),
         scale_offset=(prior.scale_offset.table.detach() / OUTPUT_STEP).round().numpy(),
-        latent_tables=latent_tables(counts and counts[0]),
+        latent_tables=latent_tables(network.config, counts and counts[0]),
         hyper_tables=[] if factorised else hyper_tables(network, counts and counts[1]),
         training=training,
     )

@@ -37,7 +37,7 @@ VALIDATION_POINTS = 5
 # Phase: what it minimises, and which fields of encoded crops that sees.
 PHASES = {
     "all": (rate_distortion, ()),
-    "scales": (scale_rate, ("z", "residuals", "t")),
+    "scales": (scale_rate, ("z", "residuals", "levels", "t")),
     "synthesis": (synthesis_distortion, ("x", "decoded", "t")),
 }
 ENCODED_CROPS = 1536  # for the phases after the first: 1 GB at 256² pixels

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..networks.exact import OUTPUT_STEP, round_through
 from ..networks.model import LossyVAE
-from ..networks.priors import FactorisedPrior, gaussian_bits
+from ..networks.priors import FactorisedPrior, gaussian_bits, symbol_bits
 from ..networks.transforms import PATCH, RESPONSE, STRIDE
 from ..walk import walk_latents
 
@@ -87,12 +87,12 @@ def rate_distortion(model: LossyVAE, x: Tensor, t: Tensor, *, noisy: bool = True
     return {"loss": loss, "bpp": bpp, "hyper_bpp": hyper_bits / pixels, "mse": mse}
 
 
-def scale_rate(model: LossyVAE, z: Tensor, residuals: Tensor, t: Tensor) -> dict[str, Tensor]:
-    """R alone, of symbols that are given: what fitting the scale network needs.
+def scale_rate(model: LossyVAE, z: Tensor, residuals: Tensor, levels: Tensor, t: Tensor) -> dict[str, Tensor]:
+    """R alone, of symbols that are given, with the levels that they were coded at: what fitting the scale network needs.
 
     Returns per-picture `loss` (R, weighted as in `rate_distortion`) and `bpp`.
     """
-    bits = gaussian_bits(residuals, model.prior.scale_index(z, t)).sum((1, 2, 3))
+    bits = symbol_bits(residuals, model.prior.scale_index(z, t), levels, model.config).sum((1, 2, 3))
     bpp = bits / (residuals.shape[2] * residuals.shape[3] * STRIDE**2)
     weight = torch.tensor([model.trade_off(value) ** WEIGHT_EXPONENT for value in t.tolist()], device=bits.device)
     return {"loss": bpp * weight, "bpp": bpp}
