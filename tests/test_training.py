@@ -1,6 +1,7 @@
 """Training on a handful of small pictures: it learns, resumes, splits over processes, and ends in a model file."""
 
 import argparse
+import dataclasses
 import os
 import socket
 import subprocess
@@ -13,15 +14,18 @@ import torch
 from PIL import Image
 
 import codec
+from codec.entropy.distributions import trellis_weights
 from codec.networks.config import CONFIGS, LossyConfig
 from codec.networks.exact import round_through
 from codec.networks.model import LossyVAE
-from codec.networks.priors import gaussian_bits, scale_to_index
-from codec.training import cli, export, loop, objective
+from codec.networks.priors import gaussian_bits, index_to_scale, scale_to_index, symbol_bits
+from codec.quantiser import REACH, choose
+from codec.training import cli, export, loop, objective, written
 from codec.training.data import ImageFolder
 from codec.training.loop import CHECKPOINT, Trainer, TrainingConfig, learning_rate, load_checkpoint
 from codec.training.objective import rate_distortion
 from codec.training.soap import SOAP
+from codec.training.written import WrittenRateDistortion
 
 KODIM = Path(__file__).parent / "data" / "kodim23.png"
 
@@ -30,6 +34,7 @@ KODIM = Path(__file__).parent / "data" / "kodim23.png"
 def few_crops(monkeypatch):
     """Encoded for what is fitted last."""
     monkeypatch.setattr(loop, "ENCODED_CROPS", 16)
+    monkeypatch.setattr(loop, "COUNTED_CROPS", 16)
     monkeypatch.setattr(export, "CROPS", 32)
 
 
@@ -238,6 +243,63 @@ def test_training_the_synthesis_alone_changes_no_symbol(folder, tmp_path):
     changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed and all(name.startswith(("synthesis.", "log_inverse_gain.")) for name in changed)
     assert torch.equal(outcomes[0]["bpp"], outcomes[1]["bpp"])
+
+
+def test_training_under_what_the_encoder_writes_moves_every_part(folder, tmp_path):
+    Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "a", steps=3)).run()
+    start = {"init": str(tmp_path / "a" / CHECKPOINT), "phase": "scales", "steps": 3}
+    Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "s", **start)).run()
+    start = {"init": str(tmp_path / "s" / CHECKPOINT), "phase": "files", "steps": 3}
+    trainer = Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "b", **start))
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    x, t = trainer.validation[:2], torch.tensor([0.5, 1.5])
+    with torch.no_grad():
+        written = trainer.objective.function(trainer.model, x, t)
+    rounded = rate_distortion(trainer.model, x, t, noisy=False)
+    assert (written["loss"] < rounded["loss"]).all()  # symbols were chosen, not rounded
+    trainer.run()
+    assert not trainer.skipped
+    same = {name for name, value in trainer.model.named_parameters() if torch.equal(value, before[name])}
+    assert not same
+
+
+def test_a_derivative_that_knows_how_symbols_are_chosen():
+    """Its mean over targets in an interval is what the cost rises by from end to end, over the length; for means too."""
+    config = dataclasses.replace(CONFIGS["tiny"], trellis_step=0.0)
+    tables = export.latent_tables(config)
+    objective = WrittenRateDistortion(config, tables)
+    count, level, h, best = 100_001, 24, 3.0, 0.7
+    shape = (1, 1, 1, count, 1)
+    target = torch.linspace(-0.1, 1.1, count).view(shape)  # over one threshold, which is at 0.5 and more
+    levels, curvature = torch.full(shape, level, dtype=torch.uint8), torch.full(shape, 4.0)
+    constants = levels, torch.full(shape, float(level)), curvature, torch.full(shape, h), torch.full(shape, h)
+    rate_weight = 0.5
+    found: list = []
+    y, mean = target.clone().requires_grad_(), torch.zeros(shape).requires_grad_()
+
+    def choice(take, at):
+        return choose(target - at, levels, curvature, rate_weight * objective.lengths, config)
+
+    estimate = written._Estimate(objective, rate_weight, torch.ones(1, 1, 1, 1))
+    decoded = written._Quantise.apply(y, mean, choice, None, estimate, constants, found)
+    (h * (decoded - best).square()).sum().backward()
+    bits = objective.lengths[level, REACH + found[0].long()]
+    cost = (bits + h * (decoded.detach() - best).square()).flatten()
+    assert set(found[0].flatten().tolist()) == {0.0, 1.0}
+    assert float(y.grad.mean()) == pytest.approx(float((cost[-1] - cost[0]) / 1.2), rel=0.01)
+    # Moved by a mean, symbols change the other way, and what they stand for moves along.
+    along = 2 * h * (decoded.detach() - best)
+    assert torch.allclose(mean.grad, along - y.grad, atol=1e-4)
+
+
+def test_code_lengths_of_a_trellis_are_those_of_its_tables():
+    config = CONFIGS["tiny"]
+    symbols = torch.arange(-12.0, 13)
+    for level in (config.trellis_level, 25):
+        levels = torch.full((25,), level, dtype=torch.uint8)
+        bits = symbol_bits(symbols, levels.float(), levels, config)
+        scale = float(index_to_scale(torch.tensor(float(level)))) / config.trellis_step
+        assert torch.exp2(-bits).numpy() == pytest.approx(trellis_weights(scale, 12)[:-1], abs=1e-6)
 
 
 def test_code_lengths_are_those_of_a_discretised_gaussian():

@@ -28,8 +28,10 @@ from ..networks.layers import fast_bfloat16
 from ..networks.model import LossyVAE
 from .data import ImageFolder
 from .encoded import Encoded, encode_crops
+from .export import count_symbols, latent_tables
 from .objective import rate_distortion, scale_rate, synthesis_distortion
 from .soap import SOAP
+from .written import WrittenRateDistortion
 
 CHECKPOINT = "checkpoint.pt"
 PATCHES_FOR_PCA = 40_000
@@ -37,10 +39,12 @@ VALIDATION_POINTS = 5
 # Phase: what it minimises, and which fields of encoded crops that sees.
 PHASES = {
     "all": (rate_distortion, ()),
+    "files": (None, ()),  # see `_objective`
     "scales": (scale_rate, ("z", "residuals", "levels", "t")),
     "synthesis": (synthesis_distortion, ("x", "decoded", "t")),
 }
 ENCODED_CROPS = 1536  # for the phases after the first: 1 GB at 256² pixels
+COUNTED_CROPS = 160  # for the tables that symbols are chosen with while all weights train
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,8 @@ class TrainingConfig:
     clip: float = 20.0
     ema: float = 0.998
     seed: int = 0
-    # "all"; "scales": the exact scale network alone, quantisation in the loop; "synthesis": that network alone, whose
-    # weights no symbol depends on: files keep their bytes.
+    # "all": everything, under noise; "files": everything, under what the encoder writes; "scales": the exact scale network alone,
+    # quantisation in the loop; "synthesis": that network alone, whose weights no symbol depends on: files keep their bytes.
     phase: str = "all"
     init: str | None = None
     precision: str = "auto"  # "auto", "float32" or "bfloat16"
@@ -170,7 +174,7 @@ class Trainer:
             self._prepare_scales(calibrate=state is None)
         elif config.phase == "synthesis":
             self._train_only(self.model.synthesis, self.model.log_inverse_gain)
-        self.encoded = None if config.phase == "all" else self._encode()
+        self.encoded = None if config.phase in ("all", "files") else self._encode(ENCODED_CROPS)
         self.ema = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.bfloat16 = fast_bfloat16(self.device) if config.precision == "auto" else config.precision == "bfloat16"
         self.optimiser = optimiser(self.model, config, reduced=self.bfloat16)
@@ -201,6 +205,9 @@ class Trainer:
         self.model.start_from_pca(self._patches())
 
     def _objective(self) -> Callable[..., dict[str, Tensor]]:
+        if self.config.phase == "files":
+            encoded = self._encode(COUNTED_CROPS)
+            return WrittenRateDistortion(self.model_config, latent_tables(self.model_config, count_symbols(encoded, self.model_config)[0]))
         return PHASES[self.config.phase][0]
 
     def _check_shape(self, state: dict, path: str | Path) -> None:
@@ -233,11 +240,11 @@ class Trainer:
             with torch.no_grad():
                 prior.scale_network.calibrate(prior.infer(self.model.analyse(x, t)).round())
 
-    def _encode(self) -> Encoded:
-        """What the phases after the first are fitted to. (A run that is resumed encodes anew, with the scales it has by then.)"""
+    def _encode(self, count: int) -> Encoded:
+        """What the phases after the first are fitted to: so many crops at most. (A run that is resumed encodes anew, with the scales it has by then.)"""
         network = LossyVAE(self.model_config)
         network.load_state_dict({name: value.cpu() for name, value in self.model.state_dict().items()})
-        count = min(ENCODED_CROPS, self.config.steps * self.config.batch)
+        count = min(count, self.config.steps * self.config.batch)
         return encode_crops(network, self.data, count, self.config.crop, self.config.seed + self.rank)
 
     def _batch(self, step: int) -> tuple[Tensor, ...]:

@@ -1,0 +1,193 @@
+"""The objective of the last phase of all weights: R + λD of what the default encoder writes.
+
+Symbols are chosen as `refine.py` chooses them, with one look at the quantised picture; bits are those of the symbols, the error is
+that of the picture. A symbol has no derivative. Two estimates stand for it:
+
+Off the trellis, where nearly all symbols are zero, a small move of y or of its mean matters where it takes a symbol over a threshold. So
+the expected J has the derivative (density of latents at thresholds) × (what J changes there). The density is that of the latents within
+half a window of their nearest threshold; J changes by bits(k + 1) - bits(k) + g ± h, with g the derivative of λD (and of later
+steps) with respect to ŷ and h half its curvature. A mean moves ŷ as well: its derivative is g less that. (Straight-through
+derivatives of all latents push them towards what would be best if they alone were coded: together they overshoot.)
+
+On the trellis thresholds depend on the path, and are as good as random: there it is the expectation under uniform noise, in closed form
+bits(e + ½) - bits(e - ½), for the rate, and straight through, with the commitment of `objective.py`, for the error.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import refine
+from ..entropy.coder import code_lengths
+from ..entropy.distributions import Table
+from ..networks.config import LossyConfig
+from ..networks.exact import round_through
+from ..networks.model import LossyVAE
+from ..networks.priors import SCALE_LEVELS, gaussian_bits, put, step_places, symbol_bits
+from ..networks.transforms import RESPONSE
+from ..quantiser import REACH, choose
+from ..walk import Take, walk_latents
+from .objective import WEIGHT_EXPONENT, uniform_noise
+
+WINDOW = 0.6  # around a threshold, in symbols
+MEASURED_EVERY = 8  # steps between two measurements of the curvature
+
+
+class WrittenRateDistortion:
+    """A function of model, pictures x: B×3×H×W in [0, 1] and grid positions t: B; see `objective.rate_distortion`.
+
+    tables: one a scale level, those that symbols are chosen with.
+    """
+
+    def __init__(self, config: LossyConfig, tables: list[Table]):
+        symbols = np.arange(-REACH, REACH + 1, dtype=np.int32)
+        self.config = config
+        self.lengths = torch.from_numpy(np.stack([code_lengths(symbols, table) for table in tables]).astype(np.float32))
+        # Curvature by rate point and channel, as `transforms.RESPONSE`, which it starts from.
+        self._response = torch.full((config.rate_points, config.latent_channels), RESPONSE[config.transform]).log()
+        self._calls = 0
+
+    def __call__(self, model: LossyVAE, x: Tensor, t: Tensor) -> dict[str, Tensor]:
+        prior, pixels, plan = model.prior, x.shape[2] * x.shape[3], refine.PLANS[3]
+        self.lengths, self._response = self.lengths.to(x.device), self._response.to(x.device)
+        y = model.analyse(x, t)
+        z = prior.infer(y)
+        z_hat = round_through(z)
+        index = prior.scale_index(z_hat, t)
+        levels = index.detach().round().clamp(0, SCALE_LEVELS - 1).to(torch.uint8)
+        trade_off = torch.tensor([model.trade_off(value) for value in t.tolist()], device=x.device)
+        weight = trade_off**WEIGHT_EXPONENT
+        features, unit = prior.features(z_hat, t), model.unit(t)
+        inverse_gain = model.log_inverse_gain(t).exp().detach()
+        slopes = refine.SLOPES[0] + (refine.SLOPES[1] - refine.SLOPES[0]) * t / (self.config.rate_points - 1)
+        error_weight = _spread(trade_off * 255**2 / 3)  # of a squared error of samples in [0, 1]
+        picture = torch.arange(len(x), device=x.device)[:, None, None, None].expand(levels.shape)  # each has its own paths
+
+        def visit(rate_weight: float, target: Tensor, curvature: Tensor):
+            lengths = rate_weight * self.lengths
+            return lambda take, mean: choose(
+                take(target) - mean, take(levels), take(curvature), lengths, self.config, take(picture)
+            )
+
+        with torch.no_grad():
+            squares = self._squares(t) * inverse_gain.square()
+            first = visit(refine.RATE_WEIGHT, y, error_weight * _spread(slopes) * squares)
+            decoded, _ = walk_latents(prior, features, unit, lambda take, mean: first(take, mean)[1] + mean)
+        slope = self._look(model, x, decoded, t, y, inverse_gain)
+        with torch.no_grad():
+            squares = refine.STIFFNESS * self._squares(t) * inverse_gain.square()
+            move = (decoded - slope / (2 * squares) - y).clamp_(-refine.REGION, refine.REGION).mul_(plan.first)
+        target = y + move
+        curvature = error_weight * _spread(slopes) * squares
+        second = visit(plan.rate_weight, target, curvature)
+        bit = _spread(weight / pixels / len(x))  # what the mean loss makes of one
+        half = error_weight * inverse_gain.square()
+        estimate = _Estimate(self, plan.rate_weight, bit)
+        found = []
+
+        def written(take: Take, mean: Tensor) -> Tensor:
+            at = (take(levels), take(index.detach()), take(curvature), take(self._squares(t) * half), take(RESPONSE[self.config.transform] * half))
+            return _Quantise.apply(take(target), mean, second, take, estimate, at, found)
+
+        y_hat, _ = walk_latents(prior, features, unit, written)
+        with torch.no_grad():
+            symbols = torch.empty_like(y_hat)
+            for values, places in zip(found, step_places(prior.steps, y.shape[1]), strict=True):
+                symbols = put(symbols, values, places)
+        hyper_bits = prior.z_bits(z + uniform_noise(z), t).sum((1, 2, 3))
+        bpp = (symbol_bits(symbols, index, levels, self.config).sum((1, 2, 3)) + hyper_bits) / pixels
+        mse = 255**2 * (model.synthesise(y_hat, t) - x).square().mean((1, 2, 3))
+        return {"loss": (bpp + trade_off * mse) * weight, "bpp": bpp, "hyper_bpp": hyper_bits / pixels, "mse": mse}
+
+    def _squares(self, t: Tensor) -> Tensor:
+        """Squared change of a picture over that of a latent times its inverse gain: B×M×1×1."""
+        low = t.floor().clamp(0, self.config.rate_points - 2).long()
+        return torch.lerp(self._response[low], self._response[low + 1], (t - low)[:, None]).exp()[:, :, None, None]
+
+    def _look(self, model: LossyVAE, x: Tensor, decoded: Tensor, t: Tensor, y: Tensor, inverse_gain: Tensor) -> Tensor:
+        """The derivative of the squared error with respect to the latents; every now and then the curvature is measured too."""
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        with torch.enable_grad():
+            at = decoded.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+            shown = model.synthesise(at, t)
+            if self._calls % MEASURED_EVERY == 0:
+                signs = torch.randint(0, 2, shown.shape, device=x.device, dtype=shown.dtype) * 2 - 1
+                (found,) = torch.autograd.grad(shown, at, signs, retain_graph=True)
+                self._measure(found.square(), (y - decoded).abs() > 0.25, inverse_gain, t)
+            (slope,) = torch.autograd.grad((shown - x).square().sum(), at)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        self._calls += 1
+        return slope
+
+    @torch.no_grad()
+    def _measure(self, squares: Tensor, undecided: Tensor, inverse_gain: Tensor, t: Tensor) -> None:
+        """As `refine._curvature` does, by channel; a moving average over what both rate points around a picture have had."""
+        active = undecided.float()
+        squares = ((active * squares).sum((2, 3)) + 2 * squares.mean((2, 3))) / (active.sum((2, 3)) + 2)
+        found = (squares / inverse_gain[:, :, 0, 0].square()).clamp(1, 60).log()
+        for value, place in zip(found, t.tolist(), strict=True):
+            low = min(int(place), self.config.rate_points - 2)
+            for point, share in ((low, low + 1 - place), (low + 1, place - low)):
+                self._response[point].lerp_(value, 0.05 * share)
+
+
+class _Estimate:
+    """What `_Quantise` needs beside tensors of a step."""
+
+    def __init__(self, objective: WrittenRateDistortion, rate_weight: float, bit: Tensor):
+        self.lengths, self.first = objective.lengths, objective.config.trellis_level
+        if not objective.config.trellis_step:
+            self.first = SCALE_LEVELS
+        self.rate_weight, self.bit = rate_weight, bit[..., None]
+
+    def derivatives(self, offset, symbols, values, levels, index, curvature, h, h_straight) -> tuple[Tensor, ...]:
+        """Of J with respect to the target and to the mean, each as (factor of g, what is added)."""
+        row, size = levels.long() * (2 * REACH + 1) + REACH, symbols.abs()
+
+        def bits(magnitude: Tensor) -> Tensor:
+            return self.lengths.view(-1)[row + magnitude.clamp(0, REACH).long()]
+
+        here = bits(size)
+        further, nearer = bits(size + 1) - here, here - bits((size - 1).clamp_min(0))
+        # Where the choice turns to the next symbol out and in, in magnitude.
+        out = size + 0.5 + self.rate_weight * further / (2 * curvature) - offset.abs()
+        inwards = offset.abs() - (size - 0.5 + self.rate_weight * nearer / (2 * curvature))
+        inwards = torch.where(size > 0, inwards.abs(), torch.full_like(inwards, 9.0))
+        window = (torch.minimum(out.abs(), inwards) < WINDOW / 2) / WINDOW
+        step = torch.where(out.abs() < inwards, further + h, nearer - h) * torch.where(offset < 0, -1.0, 1.0) * self.bit
+        rate = (gaussian_bits(offset + 0.5, index) - gaussian_bits(offset - 0.5, index)) * self.bit
+        straight = rate + 2 * h_straight * self.bit * (offset - values)
+        off = levels < self.first
+        one, none = torch.ones_like(offset), torch.zeros_like(offset)
+        return (
+            torch.where(off, window, one),
+            torch.where(off, step * window, straight),
+            torch.where(off, 1 - window, none),
+            torch.where(off, -step * window, -rate),
+        )
+
+
+class _Quantise(torch.autograd.Function):
+    """Targets and means of a step -> latents as decoded; the symbols are appended to `found`."""
+
+    @staticmethod
+    def forward(ctx, target, mean, choice, take, estimate, at, found):
+        symbols, values = choice(take, mean)
+        found.append(symbols)
+        ctx.save_for_backward(*estimate.derivatives(target - mean, symbols, values, *at))
+        return mean + values
+
+    @staticmethod
+    def backward(ctx, gradient):
+        to_target, target, to_mean, mean = ctx.saved_tensors
+        return gradient * to_target + target, gradient * to_mean + mean, None, None, None, None, None
+
+
+def _spread(values: Tensor) -> Tensor:
+    """B -> B×1×1×1."""
+    return values[:, None, None, None]
