@@ -1,6 +1,5 @@
 """The lossy method on a small real model: rate, determinism, damage, golden files."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -9,8 +8,6 @@ import pytest
 import torch
 from conftest import setting
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 import codec
 from codec import lossy, refine, weights
@@ -18,7 +15,7 @@ from codec.networks.config import LossyConfig
 from codec.networks.exact import OUTPUT_STEP
 from codec.networks.model import LossyVAE
 from codec.tiles import TILE, tiles
-from codec.training.export import latent_tables, save_network
+from codec.training.export import save_network
 from codec.training.objective import scale_rate
 
 GOLDEN = Path(__file__).parent / "golden" / "v1"
@@ -244,15 +241,8 @@ def test_the_shipped_model_makes_little_of_flat_pictures(colour, monkeypatch):
 
 
 @pytest.fixture
-def trellis_model(tmp_path, monkeypatch):
+def trellis_model(monkeypatch):
     """The tiny model with a trellis in place of its uniform quantiser."""
-    source = weights.default_path()
-    with safe_open(source, "pt") as file:
-        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
-    config = dataclasses.replace(weights.load(source).config, trellis_step=0.75, trellis_level=25)
-    tensors["table.latents"], tensors["table.latents_ranges"] = weights.pack_tables(latent_tables(config))
-    save_file(tensors, tmp_path / "trellis.safetensors", metadata | {"config": json.dumps(config.to_dict())})
-    monkeypatch.setenv("CODEC_MODELS", str(tmp_path))
     monkeypatch.setenv("CODEC_MODEL", "trellis")
 
 
