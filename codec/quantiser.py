@@ -7,7 +7,9 @@ zero; the rest, and what is left of them in number is most, have o(k) = k there 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -72,10 +74,19 @@ def _first(config: LossyConfig) -> int:
 
 def _trellis_places(levels: np.ndarray, config: LossyConfig) -> Iterator[np.ndarray]:
     """For each step: which latents of a tile, flat, are on its trellis, in order."""
-    flat, number = levels.reshape(-1), np.arange(levels.size, dtype=np.int32).reshape(levels.shape)
-    for places in step_places(config.context_steps, len(levels)):
-        order = np.concatenate([number[place].transpose(1, 2, 0).reshape(-1) for place in places])
-        yield order[flat[order] >= _first(config)]
+    likely = levels.reshape(-1) >= _first(config)
+    for order in _orders(config.context_steps, levels.shape):
+        yield order[likely[order]]
+
+
+@lru_cache(maxsize=4)
+def _orders(steps: int, shape: tuple[int, int, int]) -> list[np.ndarray]:
+    """For each step the numbers of its latents, flat, in the order of the trellis."""
+    number = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
+    return [
+        np.concatenate([number[place].transpose(1, 2, 0).reshape(-1) for place in places])
+        for places in step_places(steps, shape[0])
+    ]
 
 
 def _cheapest(
