@@ -35,7 +35,7 @@ from .quantiser import REACH
 from .tiles import STRIDE, Tile, whole
 
 CHEAP = 2  # the highest effort that is one amortised pass: what a search can pay at every probe
-RATE_WEIGHT = 0.3  # β of that pass
+RATE_WEIGHT = 0.5  # β of that pass
 
 
 @dataclass(frozen=True)
