@@ -45,11 +45,11 @@ class Plan:
     iterations: int
     first: float  # a of the first iteration; it falls linearly
     rate_weight: float  # β: a bit that is saved here costs others in later means, and iterations find them
-    probes: int  # random vectors that h is measured with, at every latent; 0: by channel, on samples of the picture
+    probes: int  # random vectors that h is measured with
 
 
 PLANS = {
-    3: Plan(1, 0.3, 0.5, 0),
+    3: Plan(1, 0.3, 0.6, 1),
     4: Plan(2, 0.35, 0.7, 1),
     5: Plan(4, 0.4, 0.85, 2),
     6: Plan(8, 0.4, 0.9, 4),
@@ -60,7 +60,7 @@ REGION = 0.8  # largest move of a target before it is scaled by a: the quadratic
 # λ here over that of the training objective, at quality 0 and 100. More than the amortised codec itself pays in bits for
 # less error (0.8 to 1.05 along its curve): chosen on validation photographs.
 SLOPES = (1.7, 1.2)
-SAMPLE, SAMPLES = 6, 2  # latents a side of a sample; samples along each side of a picture
+PERIOD = 1024  # pixels after which random signs repeat themselves
 WINDOW = 768  # pixels a side of what derivatives are taken of at once, to bound the memory; a multiple of HYPER_STRIDE
 
 
@@ -78,10 +78,12 @@ def refine(
         amortised = latents = encoder.quantise(y, quality, z=problem.z, choice=problem.choice(RATE_WEIGHT))
     if plan is None:
         return amortised
-    problem = replace(problem, curvature=_curvature(encoder, y, amortised, plan.probes))
     target = y
     for number in range(plan.iterations):
-        move = problem.newton(latents.decoded, target)
+        gradient, squares = _derivatives(encoder, latents, 0 if number else plan.probes)
+        if squares is not None:
+            problem = replace(problem, curvature=_curvature(encoder, y, amortised, squares))
+        move = problem.newton(latents.decoded, target, gradient)
         target = move.mul_(plan.first * (1 - number / plan.iterations)).add_(target)
         latents = encoder.quantise(target, quality, z=problem.z, choice=problem.choice(plan.rate_weight))
         if progress:
@@ -117,17 +119,9 @@ class _Problem:
         """For `Encoder.quantise`: the least β·bits(k) + h (offset - o(k))²."""
         return self.encoder.choice(self.levels, self.curvature, rate_weight * self.lengths)
 
-    def newton(self, decoded: Tensor, target: Tensor) -> Tensor:
-        """The whole move of a target, as far as the quadratic model holds."""
-        encoder, gradient = self.encoder, torch.empty_like(target)
-        for tile, seen in _tiles(encoder):
-            rows, columns = seen.slices(1)
-            with torch.enable_grad():
-                at = decoded[_at(seen)].contiguous(memory_format=torch.channels_last).requires_grad_()
-                error = (_synthesise(encoder, at, self.quality) - encoder.x[:, :, rows, columns]).square().sum()
-            (found,) = torch.autograd.grad(error, at)
-            gradient[_at(tile)] = found[_at(tile.inside(seen))]
-        gradient.mul_(_error_weight(encoder, self.quality)).div_(2 * self.curvature)
+    def newton(self, decoded: Tensor, target: Tensor, gradient: Tensor) -> Tensor:
+        """The whole move of a target, as far as the quadratic model holds; gradient: of the squared error, written over."""
+        gradient.mul_(_error_weight(self.encoder, self.quality)).div_(2 * self.curvature)
         return torch.sub(decoded, gradient, out=gradient).sub_(target).clamp_(-REGION, REGION)
 
     def cost(self, latents: Latents) -> float:
@@ -138,51 +132,50 @@ class _Problem:
         return encoder.bits(latents) + _error_weight(encoder, self.quality) / 255**2 * float(error)
 
 
-def _curvature(encoder: Encoder, y: Tensor, latents: Latents, probes: int) -> Tensor:
-    """h: 1×M×1×1, or with `probes` 1×M×h×w. Latents that are nearly undecided count: of the others a choice changes nothing."""
-    generator = torch.Generator().manual_seed(0)
-    if probes:
-        parts = [(_at(seen), _at(tile), _at(tile.inside(seen))) for tile, seen in _tiles(encoder)]
-    else:
-        parts = [(None, None, ...)]
-    # By channel: squared derivatives where latents are undecided, how many of them; everywhere, how many.
-    sums = torch.zeros(4, *y.shape[:2], 1, 1, device=y.device)
-    nearby = torch.empty_like(y) if probes else None
-    for seen, kept, inside in parts:
-        decoded, amortised = ((_samples(v) if seen is None else v[seen]) for v in (latents.decoded, y))
-        decoded = decoded.contiguous(memory_format=torch.channels_last)
-        active = ((amortised - decoded).abs() > 0.25).float()[inside]
+def _derivatives(encoder: Encoder, latents: Latents, probes: int) -> tuple[Tensor, Tensor | None]:
+    """Of the squared error of the picture (samples in [0, 1]) with respect to decoded latents, and, with `probes`, the squared change
+    of the picture by each: both 1×M×h×w."""
+    gradient = torch.empty_like(latents.decoded)
+    squares = torch.empty_like(latents.decoded) if probes else None
+    for tile, seen in _tiles(encoder):
+        rows, columns = seen.slices(1)
+        kept = _at(tile.inside(seen))
         with torch.enable_grad():
-            x = _synthesise(encoder, decoded.requires_grad_(), latents.quality)
-        squares = torch.zeros_like(decoded)
-        for _ in range(max(1, probes)):
-            signs = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
-            (slope,) = torch.autograd.grad(x, decoded, signs, retain_graph=True)
-            squares += slope.square() / max(1, probes)
-        own = squares[inside]
-        for total, values in zip(sums, (active * own, active, own, torch.ones_like(own)), strict=True):
-            total += values.sum((0, 2, 3), keepdim=True)
-        if nearby is not None:
-            nearby[kept] = F.avg_pool2d(squares, 3, 1, 1, count_include_pad=False)[inside]
+            at = latents.decoded[_at(seen)].contiguous(memory_format=torch.channels_last).requires_grad_()
+            x = _synthesise(encoder, at, latents.quality)
+            error = (x - encoder.x[:, :, rows, columns]).square().sum()
+        if squares is not None:
+            total = torch.zeros_like(at)
+            for number in range(probes):
+                signs = _signs(number, rows, columns).to(x)
+                (slope,) = torch.autograd.grad(x, at, signs, retain_graph=True)
+                total += slope.square_()
+            squares[_at(tile)] = total[kept] / probes
+        (slope,) = torch.autograd.grad(error, at)
+        gradient[_at(tile)] = slope[kept]
+    return gradient, squares
+
+
+def _signs(number: int, rows: slice, columns: slice) -> Tensor:
+    """Random signs, 1×3×rows×columns: of a place in the picture always the same, whatever part of it is asked for."""
+    pattern = torch.randint(0, 2, (1, 3, PERIOD, PERIOD), generator=torch.Generator().manual_seed(number), dtype=torch.int8)
+    down, across = (torch.arange(part.start, part.stop) % PERIOD for part in (rows, columns))
+    return 2 * pattern[:, :, down][..., across] - 1
+
+
+def _curvature(encoder: Encoder, y: Tensor, latents: Latents, squares: Tensor) -> Tensor:
+    """h: 1×M×h×w. Latents that are nearly undecided count: of the others a choice changes nothing."""
+    undecided = (y - latents.decoded).abs() > 0.25
     # The mean of a channel, where it has undecided latents; everywhere counts as 8 of them.
-    everywhere = (sums[2] / sums[3]).clamp_min(1e-12)
-    squares = (sums[0] + 8 * everywhere) / (sums[1] + 8)
-    if nearby is not None:
-        # Around a latent there are few samples: the geometric mean of theirs and the channel's, at the same size.
-        undecided = (y - latents.decoded).abs() > 0.25
-        squares = (squares * nearby.clamp_min(1e-12)).sqrt_()
-        squares *= sums[0].sum() / (undecided * squares).sum().clamp_min(1e-12)
-    return _error_weight(encoder, latents.quality) * STIFFNESS * squares
-
-
-def _samples(values: Tensor) -> Tensor:
-    """Squares of SAMPLE latents a side, evenly spread, SAMPLES along each side as far as it has as many: 1×M×h×w -> a batch."""
-    spans = []
-    for size in values.shape[2:]:
-        side, number = min(SAMPLE, size), min(SAMPLES, -(-size // SAMPLE))
-        starts = (((2 * place + 1) * size // number - side) // 2 for place in range(number))
-        spans.append([slice(start, start + side) for start in (min(max(start, 0), size - side) for start in starts)])
-    return torch.cat([values[:, :, rows, columns] for rows in spans[0] for columns in spans[1]])
+    everywhere = squares.mean((2, 3), keepdim=True).clamp_min(1e-12)
+    count = undecided.sum((2, 3), keepdim=True)
+    total = (undecided * squares).sum((2, 3), keepdim=True)
+    by_channel = (total + 8 * everywhere) / (count + 8)
+    # Around a latent there are few samples: the geometric mean of theirs and the channel's, at the same size.
+    nearby = F.avg_pool2d(squares, 3, 1, 1, count_include_pad=False).clamp_min_(1e-12)
+    found = nearby.mul_(by_channel).sqrt_()
+    found *= total.sum() / (undecided * found).sum().clamp_min(1e-12)
+    return _error_weight(encoder, latents.quality) * STIFFNESS * found
 
 
 def _tiles(encoder: Encoder) -> list[tuple[Tile, Tile]]:
