@@ -6,8 +6,9 @@ decoder, the file format and the decoder's time do not change. docs/EFFORT.md sa
 
 Rate–distortion optimised quantisation. A latent at offset e from its mean costs, as symbol k,
     β·bits(k) + h (e - o(k))²,
-with bits(k) from the coder's own tables, o(k) what k stands for (`quantiser.py`), and h half the curvature of λD: guessed from the inverse gains, or measured by sending
-random signs backwards through the synthesis (Hutchinson 1990). Rounding minimises the second term alone.
+with bits(k) from the coder's own tables, o(k) what k stands for (`quantiser.py`), and h half the curvature of λD: guessed
+from the inverse gains, or measured by sending random signs backwards through the synthesis (Hutchinson 1990). Rounding
+minimises the second term alone.
 
 Iterated inference. That cost assumes that the offset's target y is best for the picture, which the amortised y is not: it
 knows nothing of what rounding did to the latents around. An iteration corrects the target:
