@@ -110,13 +110,13 @@ def _along_trellis(x: Tensor, weight: Tensor, row: Tensor, lengths: Tensor | Non
     lengths = None if lengths is None else lengths.view(-1)
     symbols, costs = [], []
     zero = torch.zeros_like(x)
+    cost_of_zero = _cheapest(x, weight, row, lengths, (zero,))[1]
     for v in (x, -x):
         near = torch.where(v > 0.5, (v + 1) / 2, v / 2).round_().clamp_(-SYMBOL_MAX, SYMBOL_MAX)
         cost = _cheapest(v, weight, row, lengths, (near,), _points)[1]
         other, cost_of_other = _cheapest(v, weight, row, lengths, (near - 1, near + 1), _points)
         odd = near.remainder(2) != 0
         even, cost_of_even = torch.where(odd, other, near), torch.where(odd, cost_of_other, cost)
-        cost_of_zero = _cheapest(v, weight, row, lengths, (zero,), _points)[1]
         symbols += [torch.where(cost_of_zero < cost_of_even, zero, even), torch.where(odd, near, other)]
         costs += [torch.minimum(cost_of_zero, cost_of_even), torch.where(odd, cost, cost_of_other)]
     table = torch.stack(costs).cpu().numpy()

@@ -248,15 +248,19 @@ def trellis_model(monkeypatch):
 
 
 @pytest.mark.parametrize("effort", [1, 3, 4])
-def test_a_decoder_follows_the_trellis(pixels, trellis_model, effort):
-    """What it shows is what the encoder meant, which is nearer to the picture than symbols that stand for themselves."""
+def test_a_decoder_follows_the_trellis(pixels, trellis_model, effort, monkeypatch):
+    """What it shows is what the encoder meant, which symbols that stand for themselves are not."""
     with lossy.execution("cpu", 0):
         encoder = lossy.Encoder(weights.load(weights.default_path()), pixels)
         latents = refine.refine(encoder, encoder.analyse(7000), 7000, effort)
         levels = encoder.levels(torch.from_numpy(latents.z)[None], 7000, latents.residuals.shape)
         assert 0.1 < float((levels >= 25).float().mean()) < 0.9 and np.abs(latents.residuals).max() > 3
         shown = decode(encoder.write(latents), encoder.model.model_id, pixels.shape, 7000)
-        assert np.abs(shown.astype(int) - encoder.picture(latents)).max() <= 1
+        meant = encoder.picture(latents)
+        assert np.abs(shown.astype(int) - meant).max() <= 1
+        monkeypatch.setattr(lossy, "offsets", lambda symbols, levels, config: symbols.astype(np.float32))
+        shown = decode(encoder.write(latents), encoder.model.model_id, pixels.shape, 7000)
+        assert np.abs(shown.astype(int) - meant).mean() > 2
 
 
 def test_a_trellis_stays_within_its_tile(pixels, trellis_model, small_tiles, monkeypatch):
@@ -264,7 +268,8 @@ def test_a_trellis_stays_within_its_tile(pixels, trellis_model, small_tiles, mon
     for infer in (None, lambda encoder, quality: refine.refine(encoder, encoder.analyse(quality), quality, 3)):
         model_id, data = lossy.encode(pixels, 7000, infer=infer)
         whole = decode(data, model_id, pixels.shape, 7000)
-        assert np.array_equal(decode(data, model_id, pixels.shape, 7000, region=(70, 60, 90, 99)), whole[60:159, 70:160])
+        part = decode(data, model_id, pixels.shape, 7000, region=(70, 60, 90, 99)).astype(int)
+        assert np.abs(part - whole[60:159, 70:160]).max() <= 1
         monkeypatch.setattr(lossy, "BLOCK", 1024)
         at_once = decode(lossy.encode(pixels, 7000, infer=infer)[1], model_id, pixels.shape, 7000)
         monkeypatch.setattr(lossy, "BLOCK", 128)

@@ -229,12 +229,17 @@ def test_wrong_requests_end_in_one_line(folder, tmp_path, capsys, arguments, sta
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
 
 
+def last_phase(phase: str, folder: Path, out: Path) -> Trainer:
+    """Ready to run it, after the two before."""
+    init = None
+    for name in ("all", "scales"):
+        Trainer(CONFIGS["tiny"], configuration(folder, out / name, phase=name, steps=3, init=init)).run()
+        init = str(out / name / CHECKPOINT)
+    return Trainer(CONFIGS["tiny"], configuration(folder, out / phase, phase=phase, steps=3, init=init))
+
+
 def test_training_the_synthesis_alone_changes_no_symbol(folder, tmp_path):
-    Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "a", steps=3)).run()
-    start = {"init": str(tmp_path / "a" / CHECKPOINT), "phase": "scales", "steps": 3}
-    Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "s", **start)).run()
-    start = {"init": str(tmp_path / "s" / CHECKPOINT), "phase": "synthesis", "steps": 3}
-    trainer = Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "b", **start))
+    trainer = last_phase("synthesis", folder, tmp_path)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     x, t = trainer.validation[:2], torch.tensor([0.5, 1.5])
     outcomes = [rate_distortion(trainer.model, x, t, noisy=False)]
@@ -246,11 +251,7 @@ def test_training_the_synthesis_alone_changes_no_symbol(folder, tmp_path):
 
 
 def test_training_under_what_the_encoder_writes_moves_every_part(folder, tmp_path):
-    Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "a", steps=3)).run()
-    start = {"init": str(tmp_path / "a" / CHECKPOINT), "phase": "scales", "steps": 3}
-    Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "s", **start)).run()
-    start = {"init": str(tmp_path / "s" / CHECKPOINT), "phase": "files", "steps": 3}
-    trainer = Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "b", **start))
+    trainer = last_phase("files", folder, tmp_path)
     before = {name: value.clone() for name, value in trainer.model.named_parameters()}
     x, t = trainer.validation[:2], torch.tensor([0.5, 1.5])
     with torch.no_grad():

@@ -108,6 +108,7 @@ class WrittenRateDistortion:
 
     def _look(self, model: LossyVAE, x: Tensor, decoded: Tensor, t: Tensor, y: Tensor, inverse_gain: Tensor) -> Tensor:
         """The derivative of the squared error with respect to the latents; every now and then the curvature is measured too."""
+        # Blocks leave derivatives out that nobody wants.
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         for parameter in trained:
             parameter.requires_grad_(False)
