@@ -68,7 +68,7 @@ def compress(
     target_bytes, target_bpp (ceilings), target_psnr (a floor, in dB): one of them instead of a quality.
     exif, icc_profile, xmp: None takes them from the PIL image, b"" drops them.
     device: "auto", "cpu" or "cuda"; threads: 0 is all. Neither affects what can decode the file.
-    progress: told the part that is done, 0 to 1, while a lossy effort of 3 or more works; a target begins anew with each attempt.
+    progress: told the part that is done, 0 to 1, while a lossy effort of 2 or more works; a target begins anew with each attempt.
 
     ImageError for a picture that cannot be coded, TargetError for a target that no quality reaches, UnsupportedError
     where there is no model; ValueError and TypeError for wrong arguments.

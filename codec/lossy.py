@@ -162,6 +162,7 @@ class Encoder:
         self.height, self.width, _ = pixels.shape
         self._layout = layout or tiles(self.height, self.width)
         self._pixels = torch.from_numpy(pad(pixels))[None].permute(0, 3, 1, 2)  # channels last in memory
+        self._known: tuple[Tensor, int, Tensor] | None = None  # see `_features`
 
     @cached_property
     def x(self) -> Tensor:
@@ -198,8 +199,8 @@ class Encoder:
         if self.model.scales is None:
             symbols, values = choice(y, lambda values: values)
             return Latents(quality, _symbols(z), _symbols(symbols), values)
-        t, prior = position(self.model, quality), self.network.prior
-        features, unit = prior.features(z, t), self.network.unit(t)
+        prior = self.network.prior
+        features, unit = self._features(z, quality), self.network.unit(position(self.model, quality))
         chosen = []
 
         def visit(take: Take, mean: Tensor) -> Tensor:
@@ -212,6 +213,13 @@ class Encoder:
         for symbols, places in zip(chosen, step_places(prior.steps, y.shape[1]), strict=True):
             residuals = put(residuals, symbols, places)
         return Latents(quality, _symbols(z), _symbols(residuals), decoded)
+
+    def _features(self, z: Tensor, quality: int) -> Tensor:
+        """Hyper-features, at full precision; a search quantises again and again with the same hyper-latents."""
+        if self._known is None or self._known[0] is not z or self._known[1] != quality:
+            with torch.autocast(z.device.type, enabled=False):
+                self._known = z, quality, self.network.prior.features(z, position(self.model, quality))
+        return self._known[2]
 
     def choice(self, levels: Tensor, curvature: Tensor, lengths: Tensor | None) -> Choice:
         """`quantiser.choose` for `quantise`. levels: uint8 1×M×h×w; curvature: 1×M×h×w or with sides of 1."""

@@ -51,7 +51,7 @@ def choose(
             places, counts = places[owner.argsort(stable=True)], owner.bincount().tolist()
         row = level[places].long() * (2 * REACH + 1) + REACH
         weight = curvature[places] * config.trellis_step**2
-        found, grid = _along_trellis(flat[places] / config.trellis_step, weight, row, lengths, counts)
+        found, grid = _along_trellis(flat[places] / config.trellis_step, weight, row, lengths, counts, config.trellis_states)
         symbols[places], values[places] = found, grid * config.trellis_step
     return tuple(found.view(shape).movedim(-1, -3) for found in (symbols, values))
 
@@ -61,7 +61,7 @@ def offsets(symbols: np.ndarray, levels: np.ndarray, config: LossyConfig) -> np.
     values = symbols.astype(np.float32)
     if config.trellis_step:
         places = list(_trellis_places(levels, config))
-        lists = trellis.offsets([symbols.reshape(-1)[at] for at in places])
+        lists = trellis.offsets([symbols.reshape(-1)[at] for at in places], config.trellis_states)
         for at, grid in zip(places, lists, strict=True):
             values.reshape(-1)[at] = grid.astype(np.float32) * np.float32(config.trellis_step)
     return values
@@ -105,7 +105,9 @@ def _cheapest(
     return best, least
 
 
-def _along_trellis(x: Tensor, weight: Tensor, row: Tensor, lengths: Tensor | None, counts: list[int]) -> tuple[Tensor, Tensor]:
+def _along_trellis(
+    x: Tensor, weight: Tensor, row: Tensor, lengths: Tensor | None, counts: list[int], states: int
+) -> tuple[Tensor, Tensor]:
     """Symbols and points on the grid for offsets x in units of the grid, [n]: lists of `counts`, one after the other."""
     lengths = None if lengths is None else lengths.view(-1)
     symbols, costs = [], []
@@ -121,7 +123,7 @@ def _along_trellis(x: Tensor, weight: Tensor, row: Tensor, lengths: Tensor | Non
         costs += [torch.minimum(cost_of_zero, cost_of_even), torch.where(odd, cost, cost_of_other)]
     table = torch.stack(costs).cpu().numpy()
     ends = np.cumsum([0, *counts])
-    kinds = trellis.search([table[:, start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)])
+    kinds = trellis.search([table[:, start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)], states)
     kind = torch.from_numpy(np.concatenate(kinds)).to(x.device)
     found = torch.stack(symbols).gather(0, kind[None])[0]
     return found, torch.where(kind > 1, -_points(found), _points(found))

@@ -23,6 +23,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ from .networks.transforms import RESPONSE
 from .quantiser import REACH
 from .tiles import STRIDE, Tile, whole
 
-CHEAP = 2  # the highest effort that is one amortised pass: what a search can pay at every probe
+CHEAP = 1  # the highest effort that is one amortised pass: what a search can pay at every probe
 RATE_WEIGHT = 0.5  # β of that pass
 
 
@@ -50,12 +51,14 @@ class Plan:
 
 
 PLANS = {
-    3: Plan(1, 0.3, 0.6, 1),
-    4: Plan(2, 0.35, 0.7, 1),
-    5: Plan(4, 0.4, 0.85, 2),
+    2: Plan(1, 0.3, 0.6, 1),
+    3: Plan(2, 0.35, 0.7, 1),
+    4: Plan(3, 0.35, 0.75, 1),
+    5: Plan(5, 0.4, 0.85, 2),
     6: Plan(8, 0.4, 0.9, 4),
     7: Plan(16, 0.3, 0.95, 4),
 }
+UNCHECKED = 2  # after so many iterations at most nobody looks whether J has fallen: it practically always has
 STIFFNESS = 1.3  # h over what derivatives show: others change with a symbol
 REGION = 0.8  # largest move of a target before it is scaled by a: the quadratic model holds nearby only
 # λ here over that of the training objective, at quality 0 and 100. More than the amortised codec itself pays in bits for
@@ -70,11 +73,12 @@ def refine(
 ) -> Latents:
     """The latents to write, from the amortised y, at an effort from 1 to 9.
 
-    progress: hears after each iteration (effort 3 and up) which part of all is done; the last is 1.
+    progress: hears after each iteration (effort 2 and up) which part of all is done; the last is 1.
     """
     problem, plan = _Problem.of(encoder, y, quality), PLANS.get(min(effort, max(PLANS)))
+    unchecked = plan is not None and plan.iterations <= UNCHECKED
     # Where it is only looked at and never written, its means may be a little off.
-    rough = transform_precision(encoder.model.device) if plan and plan.iterations == 1 else contextlib.nullcontext()
+    rough = transform_precision(encoder.model.device) if unchecked else contextlib.nullcontext()
     with rough:
         amortised = latents = encoder.quantise(y, quality, z=problem.z, choice=problem.choice(RATE_WEIGHT))
     if plan is None:
@@ -89,7 +93,7 @@ def refine(
         latents = encoder.quantise(target, quality, z=problem.z, choice=problem.choice(plan.rate_weight))
         if progress:
             progress((number + 1) / plan.iterations)
-    if plan.iterations == 1:
+    if unchecked:
         return latents
     return min(latents, amortised, key=problem.cost)  # of equals the first: more work is not thrown away
 
@@ -144,7 +148,6 @@ def _derivatives(encoder: Encoder, latents: Latents, probes: int) -> tuple[Tenso
         with torch.enable_grad():
             at = latents.decoded[_at(seen)].contiguous(memory_format=torch.channels_last).requires_grad_()
             x = _synthesise(encoder, at, latents.quality)
-            error = (x - encoder.x[:, :, rows, columns]).square().sum()
         if squares is not None:
             total = torch.zeros_like(at)
             for number in range(probes):
@@ -152,16 +155,21 @@ def _derivatives(encoder: Encoder, latents: Latents, probes: int) -> tuple[Tenso
                 (slope,) = torch.autograd.grad(x, at, signs, retain_graph=True)
                 total += slope.square_()
             squares[_at(tile)] = total[kept] / probes
-        (slope,) = torch.autograd.grad(error, at)
+        (slope,) = torch.autograd.grad(x, at, (x.detach() - encoder.x[:, :, rows, columns]).mul_(2))
         gradient[_at(tile)] = slope[kept]
     return gradient, squares
 
 
 def _signs(number: int, rows: slice, columns: slice) -> Tensor:
     """Random signs, 1×3×rows×columns: of a place in the picture always the same, whatever part of it is asked for."""
-    pattern = torch.randint(0, 2, (1, 3, PERIOD, PERIOD), generator=torch.Generator().manual_seed(number), dtype=torch.int8)
     down, across = (torch.arange(part.start, part.stop) % PERIOD for part in (rows, columns))
-    return 2 * pattern[:, :, down][..., across] - 1
+    return _pattern(number)[:, :, down][..., across]
+
+
+@lru_cache(maxsize=4)
+def _pattern(number: int) -> Tensor:
+    pattern = torch.randint(0, 2, (1, 3, PERIOD, PERIOD), generator=torch.Generator().manual_seed(number), dtype=torch.int8)
+    return pattern.mul_(2).sub_(1)
 
 
 def _curvature(encoder: Encoder, y: Tensor, latents: Latents, squares: Tensor) -> Tensor:

@@ -27,8 +27,9 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from .entropy.distributions import Table
-from .errors import FormatError, UnsupportedError
 from .entropy.mixtures import Arithmetic, tables
+from .entropy.trellis import POLYNOMIALS
+from .errors import FormatError, UnsupportedError
 from .networks.config import LosslessConfig, LossyConfig
 from .networks.exact import IntegerNetwork
 from .networks.layers import fast_bfloat16
@@ -120,6 +121,8 @@ def _load(path: Path, sha256: bytes, device: str) -> LossyModel:
         if metadata.get("layout") != LAYOUT:
             raise UnsupportedError(f"{path.name}: model layout {metadata.get('layout')!r}, this version reads {LAYOUT!r}")
         config = LossyConfig.from_dict(json.loads(metadata["config"]))
+        if config.trellis_step and config.trellis_states not in POLYNOMIALS:
+            raise UnsupportedError(f"{path.name}: a trellis of {config.trellis_states} states, which this version does not know")
         with _Uninitialised():
             network = LossyVAE(config)
         if hasattr(network.prior, "scale_network"):

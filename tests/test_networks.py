@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from codec import weights
 from codec.networks import layers
 from codec.networks.config import CONFIGS, LossyConfig
-from codec.networks.layers import Block
+from codec.networks.layers import Block, pointwise
 from codec.networks.model import LossyVAE
 from codec.networks.priors import put, step_places, take
 from codec.walk import walk_latents
@@ -113,7 +113,7 @@ assert not {name for name in new if name.startswith(("sympy", "torch._dynamo", "
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 def test_layers_at_once_are_the_layers_one_by_one(kind):
-    """The inference path through oneDNN's fused operators against the plain one that gradients take."""
+    """The paths through oneDNN's fused operators, with a gradient and without, against the plain one."""
     torch.manual_seed(0)
     block = Block(16).to(kind)
     x = torch.randn(2, 16, 12, 8, dtype=kind).contiguous(memory_format=torch.channels_last)
@@ -124,3 +124,30 @@ def test_layers_at_once_are_the_layers_one_by_one(kind):
             apart = block(x.clone())
     tolerance = 1e-5 if kind == torch.float32 else 0.05
     assert torch.allclose(at_once, expected, atol=tolerance) and torch.allclose(apart, expected, atol=tolerance)
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+@pytest.mark.parametrize("trains", [True, False])
+def test_derivatives_at_once_are_those_one_by_one(trains):
+    torch.manual_seed(0)
+    layers_ = torch.nn.Sequential(pointwise(6, 16), Block(16), Block(16), pointwise(16, 5)).requires_grad_(trains)
+    x = torch.randn(2, 6, 12, 8).contiguous(memory_format=torch.channels_last).requires_grad_()
+    wanted = [x, *(layers_.parameters() if trains else ())]
+    seeds = [torch.randn(2, 5, 12, 8) for _ in range(2)]
+
+    def derivatives() -> list[torch.Tensor]:
+        y = layers_(x)
+        return [g for seed in seeds for g in torch.autograd.grad(y, wanted, seed, retain_graph=True)]
+
+    at_once = derivatives()
+    with torch.backends.mkldnn.flags(enabled=False):
+        apart = derivatives()
+    for one, other in zip(at_once, apart, strict=True):
+        assert torch.allclose(one, other, atol=1e-4 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_the_slope_of_the_activation_is_known_from_what_comes_out(kind):
+    result = torch.tensor([0.0, -0.0, 1e-9, -1e-9, 0.5, -0.5, 3e9, -3e9, 1.0, -300.0]).to(kind)
+    expected = torch.tensor([layers.SLOPE, layers.SLOPE, 1, layers.SLOPE, 1, layers.SLOPE, 1, layers.SLOPE, 1, layers.SLOPE]).to(kind)
+    assert torch.equal(layers._slopes(result), expected)

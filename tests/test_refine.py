@@ -48,9 +48,9 @@ def costs(pixels: np.ndarray, quality: int, efforts: list[int]) -> list[float]:
 
 @pytest.mark.parametrize("quality", [1000, 5000, 9000])
 def test_a_higher_effort_costs_less(photo, quality):
-    one, two, three, four, five, six, seven, nine = costs(photo[:192, 320:576], quality, [1, 2, 3, 4, 5, 6, 7, 9])
+    one, two, three, four, five, six, seven, nine = costs(photo[100:292, 100:356], quality, [1, 2, 3, 4, 5, 6, 7, 9])
     # A path through a trellis turns on little: on a crop of this size the cost moves by half a percent with the last bit of a latent.
-    assert one == two > three > five and four < 1.01 * three and five < 1.01 * four and six < 1.01 * five and seven == nine < 1.01 * six
+    assert one > two > three > five and four < 1.01 * three and five < 1.01 * four and six < 1.01 * five and seven == nine < 1.01 * six
 
 
 def test_the_cost_is_that_of_the_real_file(pixels):
@@ -99,7 +99,7 @@ def test_tiny_pictures_are_refined_too(few_iterations):
 
 
 def test_progress_rises_to_the_end(pixels, few_iterations):
-    for effort, steps in ((1, 0), (3, 1), (4, 2), (6, 6)):
+    for effort, steps in ((1, 0), (2, 1), (3, 2), (4, 3), (6, 6)):
         said = []
         codec.compress(pixels, 50, effort=effort, progress=said.append)
         assert said == pytest.approx([(k + 1) / steps for k in range(steps)])

@@ -24,9 +24,10 @@ class LossyConfig:
     hyper_latent_channels: int = 128  # z, at 1/64
     hyper_width: int = 192
     context_steps: int = 4  # decoding steps of the mean: 1, 4 or 6
-    # Quantiser: the unit of the trellis' grid, 0 for whole numbers; the lowest scale level that goes along the trellis.
+    # Quantiser: the unit of the trellis' grid, 0 for whole numbers; the lowest scale level that goes along the trellis; its states.
     trellis_step: float = 0.0
     trellis_level: int = 10
+    trellis_states: int = 8
     # Trade-off grid: lambda weighs MSE in units of 8-bit levels squared against bits a pixel.
     rate_points: int = 9
     lambda_min: float = 0.0005
@@ -64,7 +65,15 @@ class LosslessConfig:
 CONFIGS = {
     config.name: config
     for config in (
-        LossyConfig("base", analysis_blocks=(1, 4, 3), synthesis_blocks=(2, 5, 2), context_steps=6, trellis_step=11 / 16),
+        LossyConfig(
+            "base",
+            analysis_blocks=(1, 4, 3),
+            synthesis_blocks=(2, 5, 2),
+            context_steps=6,
+            trellis_step=11 / 16,
+            trellis_states=128,
+            lambda_min=0.0016,
+        ),
         LossyConfig(
             "tiny",
             widths=(16, 24, 32),

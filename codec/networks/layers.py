@@ -18,10 +18,14 @@ def multiply(
 
     In one pass over memory where oneDNN is at hand.
     """
-    if not torch.is_grad_enabled() and (kind := _at_once(x)) and (onto is None or onto.dtype == kind):
+    kind = _at_once(x)
+    if kind and torch.is_grad_enabled():
+        y = _MultiplyWithGradient.apply(x, kind, weight, bias)
+    elif kind and (onto is None or onto.dtype == kind):
         weight = weight.to(kind, memory_format=torch.channels_last)
         return _multiply_at_once(x.to(kind), weight, bias if bias is None else bias.to(kind), onto, activate)
-    y = F.conv2d(x, weight, bias)
+    else:
+        y = F.conv2d(x, weight, bias)
     y = y if onto is None else y.add_(onto)
     return activation(y) if activate else y
 
@@ -56,14 +60,19 @@ def _available() -> bool:
                 return False
             if not torch.allclose(found, F.leaky_relu(expected, SLOPE) if activate else expected):
                 return False
-    return True
+        try:
+            return torch.allclose(_multiply_at_once(x, weight, bias, None, False, times=x), plain * x)
+        except RuntimeError:
+            return False
 
 
 def _multiply_at_once(
-    x: Tensor, weight: Tensor, bias: Tensor | None, onto: Tensor | None, activate: bool, *, keep: bool = False
+    x: Tensor, weight: Tensor, bias: Tensor | None, onto: Tensor | None, activate: bool, *, keep: bool = False, times: Tensor | None = None
 ) -> Tensor:
-    """keep: leave `onto` as it is."""
-    layer = x, weight, bias, [0, 0], [1, 1], [1, 1], 1
+    """keep: leave `onto` as it is; times: in place of `onto`, factors of what comes out. The convolution may also be depthwise."""
+    layer = x, weight, bias, [weight.shape[-1] // 2] * 2, [1, 1], [1, 1], x.shape[1] // weight.shape[1]
+    if times is not None:
+        return torch.ops.mkldnn._convolution_pointwise.binary(x, times, *layer[1:], "mul", 1.0, None, [], None)
     if onto is None:
         return torch.ops.mkldnn._convolution_pointwise(*layer, *(("leaky_relu", [SLOPE], "") if activate else ("none", [], "")))
     if keep:
@@ -157,6 +166,7 @@ class _BlockWithGradient(torch.autograd.Function):
         wide = _multiply_at_once(middle, w4, b4, None, True)
         y = _multiply_at_once(wide, w5, b5, middle, False, keep=ctx.trains)
         inputs = (x, moved, middle) if ctx.trains else ()
+        ctx.slopes = None
         ctx.save_for_backward(mixed, wide, w1, w2, w3, w4, w5, *inputs)
         return y
 
@@ -168,7 +178,8 @@ class _BlockWithGradient(torch.autograd.Function):
         if ctx.trains:
             x, moved, middle = inputs
             found[8:] = _gradients(gradient, wide, w5)
-        inner = _activation_gradient(_multiply_at_once(gradient, _transposed(w5), None, None, False), wide)
+        slopes = ctx.slopes = ctx.slopes or (_slopes(mixed), _slopes(wide))
+        inner = _multiply_at_once(gradient, _transposed(w5), None, None, False, times=slopes[1])
         if ctx.trains:
             found[6:8] = _gradients(inner, middle, w4)
         gradient = _multiply_at_once(inner, _transposed(w4), None, gradient, False, keep=True)
@@ -177,8 +188,7 @@ class _BlockWithGradient(torch.autograd.Function):
         inner = _multiply_at_once(gradient, _transposed(w3), None, None, False)
         if ctx.trains:
             found[2:4] = _gradients(inner, mixed, w2)
-        inner = F.conv2d(inner, w2.flip(2, 3), padding=w2.shape[-1] // 2, groups=len(w2))
-        inner = _activation_gradient(inner, mixed)
+        inner = _multiply_at_once(inner, w2.flip(2, 3), None, None, False, times=slopes[0])
         if ctx.trains:
             found[:2] = _gradients(inner, x, w1)
         return _multiply_at_once(inner, _transposed(w1), None, gradient, False), None, *found
@@ -188,9 +198,31 @@ def _transposed(weight: Tensor) -> Tensor:
     return weight.transpose(0, 1).contiguous(memory_format=torch.channels_last)
 
 
-def _activation_gradient(gradient: Tensor, result: Tensor) -> Tensor:
-    """Written over `gradient`."""
-    return torch.ops.aten.leaky_relu_backward.grad_input(gradient, result, SLOPE, True, grad_input=gradient)
+def _slopes(result: Tensor) -> Tensor:
+    """Of the activation, from what came out of it: 1 where that is positive, else SLOPE."""
+    if result.dtype != torch.bfloat16:
+        return torch.where(result > 0, 1.0, SLOPE)
+    # The same from bits, which are ordered as numbers are, several times as fast. 2^60 times as much: beyond 1 if positive and not nearly zero.
+    low, one = torch.tensor([SLOPE, 1.0], dtype=torch.bfloat16).view(torch.int16).tolist()
+    return (result.view(torch.int16) + (60 << 7)).clamp_(low, one).view(torch.bfloat16)
+
+
+class _MultiplyWithGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, kind, weight, bias):
+        ctx.dtype, ctx.trains = x.dtype, ctx.needs_input_grad[2]
+        weight = weight.to(kind, memory_format=torch.channels_last)
+        x = x.to(kind)
+        ctx.save_for_backward(weight, *((x,) if ctx.trains else ()))
+        return _multiply_at_once(x, weight, bias if bias is None else bias.to(kind), None, False)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        weight, *inputs = ctx.saved_tensors
+        gradient = gradient.to(weight.dtype).contiguous(memory_format=torch.channels_last)
+        found = _gradients(gradient, inputs[0], weight) if ctx.trains else (None, None)
+        to_x = _multiply_at_once(gradient, _transposed(weight), None, None, False).to(ctx.dtype) if ctx.needs_input_grad[0] else None
+        return to_x, None, found[0], found[1] if ctx.needs_input_grad[3] else None
 
 
 def _gradients(gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
-"""The objective of the last phase of all weights: R + λD of what the default encoder writes.
+"""The objective of the last phase of all weights: R + λD of what the encoder writes.
 
-Symbols are chosen as `refine.py` chooses them, with one look at the quantised picture; bits are those of the symbols, the error is
+Symbols are chosen as `refine.py` chooses them at effort 2, with one look at the quantised picture; bits are those of the symbols, the error is
 that of the picture. A symbol has no derivative. Two estimates stand for it:
 
 Off the trellis, where nearly all symbols are zero, a small move of y or of its mean matters where it takes a symbol over a threshold. So
@@ -50,7 +50,7 @@ class WrittenRateDistortion:
         self._calls = 0
 
     def __call__(self, model: LossyVAE, x: Tensor, t: Tensor) -> dict[str, Tensor]:
-        prior, pixels, plan = model.prior, x.shape[2] * x.shape[3], refine.PLANS[3]
+        prior, pixels, plan = model.prior, x.shape[2] * x.shape[3], refine.PLANS[2]
         self.lengths, self._response = self.lengths.to(x.device), self._response.to(x.device)
         y = model.analyse(x, t)
         z = prior.infer(y)
