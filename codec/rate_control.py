@@ -36,11 +36,11 @@ PSNR_MARGIN = 0.002  # dB: another machine decodes pixels that differ by a level
 NEARBY, DRAFTS = 12, 3
 NEAR = 300  # hundredths of quality over which the latents of one analysis are nearly as good as new ones
 # What a glance predicts. They belong to the weights: `benchmarks/targets.py FOLDER --fit` writes these four lines.
-GLANCE_RATE = (1.78, 1.166)  # log(bits per pixel) from log(non-zero linear latents per pixel)
-GLANCE_ERROR = 1.52  # true squared error over that of rounding the linear latents,
-GLANCE_LOST = 1.89  # and what no rate removes, in 8-bit levels²
-GLANCE_SEAMS = (0.61, -0.72)  # dB that a sample loses at its seams, at quality 0, and what is added up to 100
-REFINED = (0.04, 0.7)  # log(bytes), and dB, that effort 3 has more than one pass at the same quality
+GLANCE_RATE = (1.74, 1.147)  # log(bits per pixel) from log(non-zero linear latents per pixel)
+GLANCE_ERROR = 1.53  # true squared error over that of rounding the linear latents,
+GLANCE_LOST = 1.65  # and what no rate removes, in 8-bit levels²
+GLANCE_SEAMS = (0.47, -0.57)  # dB that a sample loses at its seams, at quality 0, and what is added up to 100
+REFINED = (0.06, 1.0)  # log(bytes), and dB, that effort 3 has more than one pass at the same quality
 SAMPLED = 6  # a sample has one pixel in so many, in squares
 
 
