@@ -165,9 +165,10 @@ class _BlockWithGradient(torch.autograd.Function):
         middle = _multiply_at_once(moved, w3, b3, x, False, keep=True)
         wide = _multiply_at_once(middle, w4, b4, None, True)
         y = _multiply_at_once(wide, w5, b5, middle, False, keep=ctx.trains)
-        inputs = (x, moved, middle) if ctx.trains else ()
-        ctx.slopes = None
-        ctx.save_for_backward(mixed, wide, w1, w2, w3, w4, w5, *inputs)
+        if ctx.trains:
+            ctx.save_for_backward(mixed, wide, w1, w2, w3, w4, w5, x, moved, middle)
+        else:
+            ctx.save_for_backward(_slopes(mixed), _slopes(wide), w1, w2, w3, w4, w5)
         return y
 
     @staticmethod
@@ -175,10 +176,11 @@ class _BlockWithGradient(torch.autograd.Function):
         mixed, wide, w1, w2, w3, w4, w5, *inputs = ctx.saved_tensors
         gradient = gradient.to(mixed.dtype).contiguous(memory_format=torch.channels_last)
         found: list[Tensor | None] = [None] * 10  # of weights and biases
+        slopes = mixed, wide
         if ctx.trains:
+            slopes = _slopes(mixed), _slopes(wide)
             x, moved, middle = inputs
             found[8:] = _gradients(gradient, wide, w5)
-        slopes = ctx.slopes = ctx.slopes or (_slopes(mixed), _slopes(wide))
         inner = _multiply_at_once(gradient, _transposed(w5), None, None, False, times=slopes[1])
         if ctx.trains:
             found[6:8] = _gradients(inner, middle, w4)
