@@ -210,6 +210,8 @@ def _slopes(result: Tensor) -> Tensor:
 
 
 class _MultiplyWithGradient(torch.autograd.Function):
+    """x: B×C×h×w times a weight D×C×1×1, plus a bias, computed in `kind`; its derivatives are such products too."""
+
     @staticmethod
     def forward(ctx, x, kind, weight, bias):
         ctx.dtype, ctx.trains = x.dtype, ctx.needs_input_grad[2]
