@@ -4,8 +4,8 @@ Encode: pixels padded -> analysis -> hyper-latents z -> exact scales -> walk (me
 coding, tile by tile. Decode is its mirror: all symbols of a tile are read before any floating-point network runs.
 Large pictures go block by block, each with the surroundings that its networks look at: memory does not grow with them.
 
-Latents section: for each tile, in order, the length of its entropy-coded bytes and the CRC-32 of its symbols and bytes
-(both u32 little-endian); then the bytes of all tiles. docs/FORMAT.md says the same.
+Latents section: the picture's own post-filter, if the model has a basis for one; for each tile, in order, the length of its entropy-coded
+bytes and the CRC-32 of its symbols and bytes (both u32 little-endian); then the bytes of all tiles. docs/FORMAT.md says the same.
 """
 
 from __future__ import annotations
@@ -13,21 +13,23 @@ from __future__ import annotations
 import contextlib
 import struct
 import zlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from . import weights
+from . import postfilter, weights
 from .entropy.coder import BitCounter, Coder, QueueReader, QueueWriter, code_grouped
 from .errors import FormatError, TruncatedError, UnsupportedError
 from .networks.exact import INPUT_MAX, OUTPUT_STEP
 from .networks.execution import execution
 from .networks.layers import fast_bfloat16
 from .networks.priors import SCALE_LEVELS, put, step_places
+from .postfilter import REACH
 from .quantiser import choose, offsets
 from .tiles import HYPER_STRIDE, STRIDE, TILE, Tile, covering, pad, tiles, whole
 from .walk import Take, walk_latents
@@ -54,12 +56,13 @@ def encode(
     quality: int,
     *,
     infer: Callable[[Encoder, int], Latents] | None = None,
+    filtered: bool = False,
     device: str = "auto",
     threads: int = 0,
 ) -> tuple[bytes, bytes]:
     """pixels: H×W×3 uint8; quality: 0..10000 -> (model id, latents section).
 
-    `infer` finds the latents of a block at a quality; None is one amortised pass.
+    `infer` finds the latents of a block at a quality; None is one amortised pass. filtered: with a post-filter, if it pays.
     """
     height, width, _ = pixels.shape
     setting = _SETTING.pack(width, height, quality)
@@ -67,6 +70,7 @@ def encode(
     streams: dict[Tile, tuple[bytes, int]] = {}
     with execution(device, threads) as place:
         model = weights.load(weights.default_path(), place)
+        normal, share = postfilter.Normal.empty(), postfilter.SAMPLE / (height * width)
         for block in whole(height, width).cut(block_size(height, width)):
             seen = block.around(ENCODER_MARGIN, whole(height, width))
             parts = [part.inside(seen) for tile in layout if (part := tile.common(seen))]
@@ -75,7 +79,10 @@ def encode(
             for tile in layout:
                 if tile.common(block):
                     streams[tile] = _write_tile(model, latents, setting, tile.inside(seen))
-        return model.model_id, _join(streams[tile] for tile in layout)
+            if filtered and model.postfilter is not None:
+                encoder.compare(latents, block.inside(seen), normal, share)
+        filter = _fit(model, normal, quality) if filtered else postfilter.NONE
+        return model.model_id, _join(model, filter, [streams[tile] for tile in layout])
 
 
 def block_size(height: int, width: int) -> int:
@@ -143,6 +150,7 @@ class Latents:
     z: np.ndarray  # hyper-latents, int32 [Cz, h/4, w/4]
     residuals: np.ndarray  # symbols of the offsets from the means: int32 [M, h, w]
     decoded: Tensor  # the gained latents that a decoder finds: 1×M×h×w
+    filter: bytes = postfilter.NONE  # what is done to the decoded picture
 
 
 # Picks symbols for offsets of latents from their means, and says what they stand for; gets what `walk_latents` gives a visitor
@@ -259,17 +267,40 @@ class Encoder:
         counter = BitCounter()
         for tile in tiles(self.height, self.width):
             _code_tile(counter, self.model, latents.quality, tile, latents.z, latents.residuals)
-        return counter.bits
+        return counter.bits + 8 * self.filter_bytes(latents)
+
+    def filter_bytes(self, latents: Latents) -> int:
+        """Those of the section that say the post-filter, or that there is none."""
+        return 0 if self.model.postfilter is None else len(latents.filter)
 
     def picture(self, latents: Latents) -> np.ndarray:
         """What a decoder will show: H×W×3 uint8."""
         picture = whole(self.height, self.width)
-        return _synthesise(self.model, latents.decoded, latents.quality, picture, picture)[: self.height, : self.width]
+        pixels = _synthesise(self.model, latents.decoded, latents.quality, picture, picture, latents.filter)
+        return pixels[: self.height, : self.width]
+
+    def filtered(self, latents: Latents) -> Latents:
+        """With the post-filter that is worth most, in a model that has one."""
+        if self.model.postfilter is None:
+            return latents
+        normal = postfilter.Normal.empty()
+        self.compare(latents, whole(self.height, self.width), normal, postfilter.SAMPLE / (self.height * self.width))
+        return replace(latents, filter=_fit(self.model, normal, latents.quality))
+
+    def compare(self, latents: Latents, block: Tile, normal: postfilter.Normal, share: float) -> None:
+        """Add a block of what a decoder will show to the normal equations of a post-filter; share: of its pixels, to look at."""
+        known = whole(self.height, self.width)
+        for tile, x in _shown(self.model, latents.decoded, latents.quality, known, block, REACH):
+            rows, columns = min(tile.bottom, self.height) - tile.top, min(tile.right, self.width) - tile.left
+            if rows > 0 and columns > 0:
+                original = self._pixels[0, :, tile.top : tile.top + rows, tile.left : tile.left + columns].to(x.device).float() / 255
+                normal.add(x[0, :, : rows + 2 * postfilter.REACH, : columns + 2 * postfilter.REACH], original, share)
 
     def write(self, latents: Latents) -> bytes:
         """The latents section."""
         setting = _SETTING.pack(self.width, self.height, latents.quality)
-        return _join(_write_tile(self.model, latents, setting, tile) for tile in tiles(self.height, self.width))
+        coded = [_write_tile(self.model, latents, setting, tile) for tile in tiles(self.height, self.width)]
+        return _join(self.model, latents.filter, coded)
 
 
 def transform_precision(device: str) -> contextlib.AbstractContextManager:
@@ -303,21 +334,34 @@ def _reconstruct(reader: _Reader, block: Tile, reduce: int) -> np.ndarray:
     y = y[:, :, rows, columns]
     if reduce > 1:
         return _levels(network.preview(y, t, reduce))
-    return _synthesise(model, y, reader.quality, seen, block)
+    return _synthesise(model, y, reader.quality, seen, block, reader.filter)
 
 
-def _synthesise(model: weights.LossyModel, y: Tensor, quality: int, known: Tile, block: Tile) -> np.ndarray:
+def _synthesise(model: weights.LossyModel, y: Tensor, quality: int, known: Tile, block: Tile, filter: bytes) -> np.ndarray:
     """The latents of `known`, 1×M×h×w, -> the pixels of `block`, uint8, tile by tile."""
-    t = position(model, quality)
     out = np.empty((block.bottom - block.top, block.right - block.left, 3), np.uint8)
+    kernel = None if model.postfilter is None else postfilter.kernel(model.postfilter, filter)
+    for tile, x in _shown(model, y, quality, known, block, 0 if kernel is None else REACH):
+        if kernel is not None:
+            with transform_precision(model.device):
+                x = postfilter.apply(x, kernel)
+        out[tile.inside(block).slices(1)] = _levels(x)
+    return out
+
+
+def _shown(
+    model: weights.LossyModel, y: Tensor, quality: int, known: Tile, block: Tile, reach: int
+) -> Iterator[tuple[Tile, Tensor]]:
+    """The latents of `known`, 1×M×h×w, -> the tiles of `block`, each with its pixels, not clipped, and `reach` more on all sides; beyond its
+    edges a picture goes on as it ends."""
+    t = position(model, quality)
     for tile in block.cut(TILE):
         seen = tile.around(TRANSFORM_MARGIN, known)
         rows, columns = seen.inside(known).slices(STRIDE)
         with transform_precision(model.device):
             x = model.network.synthesise(y[:, :, rows, columns].contiguous(memory_format=torch.channels_last), t)
-        (to_rows, to_columns), (from_rows, from_columns) = tile.inside(block).slices(1), tile.inside(seen).slices(1)
-        out[to_rows, to_columns] = _levels(x[:, :, from_rows, from_columns])
-    return out
+        rows, columns = (slice(part.start, part.stop + 2 * reach) for part in tile.inside(seen).slices(1))
+        yield tile, (F.pad(x, [reach] * 4, mode="replicate") if reach else x)[:, :, rows, columns]
 
 
 def _levels(x: Tensor) -> np.ndarray:
@@ -405,13 +449,18 @@ def _write_tile(model: weights.LossyModel, latents: Latents, setting: bytes, til
     return stream, _check_value(setting, z, residuals, stream)
 
 
-def _join(coded: Iterable[tuple[bytes, int]]) -> bytes:
+def _fit(model: weights.LossyModel, normal: postfilter.Normal, quality: int) -> bytes:
+    if model.postfilter is None:
+        return postfilter.NONE
+    return postfilter.fit(normal, model.postfilter, model.network.trade_off(float(position(model, quality))))
+
+
+def _join(model: weights.LossyModel, filter: bytes, coded: list[tuple[bytes, int]]) -> bytes:
     """The latents section of tiles in order."""
-    table, streams = b"", []
-    for stream, check in coded:
-        table += _TILE_ENTRY.pack(len(stream), check)
-        streams.append(stream)
-    return table + b"".join(streams)
+    begin = b"" if model.postfilter is None else filter
+    # A check value that is wrong for every tile finds damage of the filter.
+    entries = [_TILE_ENTRY.pack(len(stream), check ^ zlib.crc32(begin)) for stream, check in coded]
+    return b"".join((begin, *entries, *(stream for stream, _ in coded)))
 
 
 class _Reader:
@@ -421,13 +470,15 @@ class _Reader:
         self.model, self.quality, self.whole = model, quality, whole(height, width)
         self._setting = _SETTING.pack(width, height, quality)
         count = -(-height // TILE) * -(-width // TILE)
-        offset = count * _TILE_ENTRY.size
+        begin = 0 if model.postfilter is None else postfilter.read(data, len(model.postfilter))[2]
+        self.filter = data[:begin]
+        offset = begin + count * _TILE_ENTRY.size
         if len(data) < offset:  # before anything is made for each tile that a header claims
             raise TruncatedError(f"latents section of {len(data)} bytes is too short for {count} tiles")
         layout = tiles(height, width)
         self._coded: dict[Tile, tuple[bytes, int]] = {}
-        for tile, (length, check) in zip(layout, _TILE_ENTRY.iter_unpack(data[:offset]), strict=True):
-            self._coded[tile] = data[offset : offset + length], check
+        for tile, (length, check) in zip(layout, _TILE_ENTRY.iter_unpack(data[begin:offset]), strict=True):
+            self._coded[tile] = data[offset : offset + length], check ^ zlib.crc32(self.filter)
             offset += length
         if offset != len(data):
             raise FormatError(f"latents section of {len(data)} bytes does not match the lengths of its tiles")

@@ -1,7 +1,7 @@
 """Model files: safetensors with a configuration, found by hash (floor 2).
 
-A model file holds float16 and float32 network weights (`net.*`), the integer scale network (`scale.*`) and integer
-probability tables (`table.*`); its metadata hold the configuration and how it was trained, both as JSON.
+A model file holds float16 and float32 network weights (`net.*`), the integer scale network (`scale.*`), integer
+probability tables (`table.*`) and, if it has one, the basis of post-filters; its metadata hold the configuration and how it was trained, both as JSON.
 A compressed file names its model by the first four bytes of the SHA-256 of the model file.
 
 Models are looked for among the packaged ones and, before them, in the folder that the environment variable
@@ -35,6 +35,7 @@ from .networks.exact import IntegerNetwork
 from .networks.layers import fast_bfloat16
 from .networks.lossless import ACTIVATION_MAX, WEIGHT_GRID, LosslessVAE
 from .networks.model import LossyVAE
+from .postfilter import FEATURES
 
 PACKAGED = Path(__file__).parent / "weights"
 DEFAULT_MODEL = "base"
@@ -57,6 +58,7 @@ class LossyModel:
     scale_offset: np.ndarray  # int64 [rate points, M], in OUTPUT_STEP of the ladder of scales
     latent_tables: list[Table]  # one a scale level
     hyper_tables: list[list[Table]]  # [rate point][channel of z]
+    postfilter: torch.Tensor | None = None  # basis: float32 K×3×features (`postfilter.py`)
 
 
 class _Uninitialised(TorchFunctionMode):
@@ -139,6 +141,9 @@ def _load(path: Path, sha256: bytes, device: str) -> LossyModel:
         scales = None
         if config.prior == "hyperprior":
             scales = IntegerNetwork({key[6:]: value for key, value in tensors.items() if key.startswith("scale.")}, device)
+        basis = tensors.get("postfilter.basis")
+        if basis is not None and (basis.shape[1:] != (3, FEATURES) or len(basis) > 255):
+            raise ValueError(f"a post-filter of {tuple(basis.shape)}")
         return LossyModel(
             model_id=sha256[:MODEL_ID_BYTES],
             config=config,
@@ -149,6 +154,7 @@ def _load(path: Path, sha256: bytes, device: str) -> LossyModel:
             scale_offset=tensors["table.scale_offset"].numpy().astype(np.int64),
             latent_tables=_unpack_tables(tensors["table.latents"].numpy(), tensors["table.latents_ranges"].numpy()),
             hyper_tables=_hyper_tables(tensors, config),
+            postfilter=None if basis is None else basis.to(device),
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise FormatError(f"{path.name}: not a usable model file: {error}") from error
@@ -185,6 +191,7 @@ def save(
     latent_tables: list[Table],
     hyper_tables: list[Table],
     training: dict,
+    postfilter: torch.Tensor | None = None,
 ) -> None:
     """Write a model file. Matrices go as float16, vectors and tables as float32 (gains need the precision)."""
     tensors = {
@@ -197,6 +204,8 @@ def save(
     tensors["table.latents"], tensors["table.latents_ranges"] = pack_tables(latent_tables)
     if hyper_tables:
         tensors["table.hyper"], tensors["table.hyper_ranges"] = pack_tables(hyper_tables)
+    if postfilter is not None:
+        tensors["postfilter.basis"] = postfilter.float().cpu().contiguous()
     metadata = {
         "layout": LAYOUT,
         "config": json.dumps(network.config.to_dict()),

@@ -8,12 +8,15 @@ import pytest
 import torch
 from conftest import setting
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import codec
-from codec import lossy, refine, weights
+from codec import container, lossy, postfilter, refine, weights
 from codec.networks.config import LossyConfig
 from codec.networks.exact import OUTPUT_STEP
 from codec.networks.model import LossyVAE
+from codec.postfilter import FEATURES
 from codec.tiles import TILE, tiles
 from codec.training.export import save_network
 from codec.training.objective import scale_rate
@@ -275,3 +278,67 @@ def test_a_trellis_stays_within_its_tile(pixels, trellis_model, small_tiles, mon
         monkeypatch.setattr(lossy, "BLOCK", 128)
         error = [np.mean((shown.astype(float) - pixels) ** 2) for shown in (whole, at_once)]
         assert error[0] <= 1.02 * error[1]
+
+
+@pytest.fixture
+def filtered_model(tmp_path, monkeypatch):
+    """The tiny model with a basis of post-filters: for each colour and its neighbours, one that blurs or sharpens."""
+    with safe_open(GOLDEN / "trellis.safetensors", "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
+        metadata = file.metadata()
+    basis = torch.zeros(9, 3, FEATURES)
+    for number in range(9):
+        colour, ring = divmod(number, 3)
+        basis[number, colour, 10 * colour + 1 + ring] = 0.1
+    save_file({**tensors, "postfilter.basis": basis}, tmp_path / "filtered.safetensors", metadata=metadata)
+    monkeypatch.setenv("CODEC_MODELS", str(tmp_path))
+    monkeypatch.setenv("CODEC_MODEL", "filtered")
+
+
+def test_a_decoder_applies_the_post_filter(pixels, filtered_model):
+    with lossy.execution("cpu", 0):
+        encoder = lossy.Encoder(weights.load(weights.default_path()), pixels)
+        latents = lossy.amortise(encoder, 6000)
+        filtered = encoder.filtered(latents)
+        plain, better = encoder.picture(latents), encoder.picture(filtered)
+        assert encoder.bits(filtered) == encoder.bits(latents) + 8 * (len(filtered.filter) - 1)
+        data = encoder.write(filtered)
+    shown = decode(data, encoder.model.model_id, pixels.shape, 6000)
+    assert np.abs(shown.astype(int) - better).max() <= 1
+    error = [np.square(picture.astype(float) - pixels).mean() for picture in (plain, better)]
+    assert error[1] < 0.99 * error[0]
+    # And `compress` uses it, from effort 2 on.
+    for effort, used in ((1, False), (2, True)):
+        _, sections = container.unpack(codec.compress(pixels, 60, effort=effort))
+        assert (sections[container.Tag.LATENTS][0] > 0) == used
+
+
+def test_a_post_filter_leaves_no_seams(pixels, filtered_model, small_tiles, monkeypatch):
+    """It is fitted to all blocks together, and sees across tiles."""
+    model_id, data = lossy.encode(pixels, 6000, filtered=True)
+    assert data[0] > 0
+    whole = decode(data, model_id, pixels.shape, 6000)
+    part = decode(data, model_id, pixels.shape, 6000, region=(70, 60, 90, 99)).astype(int)
+    assert np.abs(part - whole[60:159, 70:160]).max() <= 1
+    for module in ("codec.tiles", "codec.lossy"):
+        monkeypatch.setattr(f"{module}.TILE", 1024)
+    monkeypatch.setattr(lossy, "BLOCK", 1024)
+    with lossy.execution("cpu", 0):
+        encoder = lossy.Encoder(weights.load(weights.default_path()), pixels)
+        at_once = encoder.filtered(lossy.amortise(encoder, 6000)).filter
+    kernels = [postfilter.kernel(encoder.model.postfilter, filter)[0] for filter in (data, at_once)]
+    assert torch.allclose(*kernels, atol=0.02)
+
+
+def test_damage_of_a_post_filter_is_found(pixels, filtered_model):
+    model_id, data = lossy.encode(pixels, 6000, filtered=True)
+    length = postfilter.read(data, 9)[2]
+    assert length > 2
+    for bit in range(8 * length):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(codec.CodecError):
+            decode(bytes(damaged), model_id, pixels.shape, 6000)
+    for damaged in (data[:end] for end in range(length)):
+        with pytest.raises(codec.CodecError):
+            decode(damaged, model_id, pixels.shape, 6000)

@@ -121,7 +121,7 @@ def explain(picture: Image.Image, quality: float, *, device: str = "auto", threa
     hundredths = round(quality * 100)
     with execution(device, threads) as place:
         encoder = Encoder(weights.load(weights.default_path(), place), pixels)
-        latents = refine.refine(encoder, encoder.analyse(hundredths), hundredths, EFFORT)
+        latents = encoder.filtered(refine.refine(encoder, encoder.analyse(hundredths), hundredths, EFFORT))
         section = encoder.write(latents)
         header = Header("lossy", encoder.model.model_id, width, height, "RGB", hundredths)
         data = container.pack(header, {Tag.LATENTS: section})
@@ -132,7 +132,7 @@ def explain(picture: Image.Image, quality: float, *, device: str = "auto", threa
             pixels=pixels,
             quality=hundredths,
             data=data,
-            overhead=len(data) - len(section) + TILE_ENTRY_BYTES * len(layout),
+            overhead=len(data) - len(section) + TILE_ENTRY_BYTES * len(layout) + encoder.filter_bytes(latents),
             tile_count=len(layout),
             latent_bits=latent_bits,
             hyper_bits=hyper_bits,

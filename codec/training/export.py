@@ -128,16 +128,18 @@ def export(trainer: Trainer, path: str | Path) -> None:
     network = LossyVAE(trainer.model.config)
     network.load_state_dict({name: value.cpu() for name, value in trainer.ema.items()})
     _require_exact(network)
-    counts = None
+    counts = basis = None
     if not isinstance(network.prior, FactorisedPrior):
         from .encoded import encode_crops
+        from .postfilter import fit_basis
 
         size = min(256, *(side // 64 * 64 for image in trainer.data.train for side in image.shape[1:]))
         most = min(CROPS, 16 * len(trainer.data.train))
         for crops in (most // 4, most):  # the search depends on the tables that are made of what it finds
             encoded = encode_crops(network, trainer.data, crops, size, trainer.config.seed + 1, flat=0.0, counts=counts)
             counts = count_symbols(encoded, network.config)
-    save_network(network, path, _record(trainer), counts)
+        basis = fit_basis(network, encoded)
+    save_network(network, path, _record(trainer), counts, basis)
 
 
 def export_lossless(trainer: Trainer, path: str | Path) -> None:
@@ -156,9 +158,14 @@ def _require_exact(network: LossyVAE) -> None:
 
 
 def save_network(
-    network: LossyVAE, path: str | Path, training: dict, counts: tuple[np.ndarray, np.ndarray] | None = None
+    network: LossyVAE,
+    path: str | Path,
+    training: dict,
+    counts: tuple[np.ndarray, np.ndarray] | None = None,
+    basis: torch.Tensor | None = None,
 ) -> None:
-    """Write a network as a model file, with its tables computed here; `counts` as `count_symbols` gives them."""
+    """Write a network as a model file, with its tables computed here; `counts` as `count_symbols` gives them, basis of post-filters
+    as `postfilter.fit_basis` does."""
     _require_exact(network)
     prior = network.prior
     factorised = isinstance(prior, FactorisedPrior)
@@ -170,4 +177,5 @@ def save_network(
         latent_tables=latent_tables(network.config, counts and counts[0]),
         hyper_tables=[] if factorised else hyper_tables(network, counts and counts[1]),
         training=training,
+        postfilter=basis,
     )

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -185,7 +185,8 @@ class Trainer:
             for group, peak in zip(self.optimiser.param_groups, peaks, strict=True):
                 group["peak"] = peak  # the learning rate of this run, should it differ
             self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]
-        objective = Objective(self.model, self._objective())
+        self.objective_function = self._objective()
+        objective = Objective(self.model, self.objective_function)
         if self.world > 1:
             devices = [self.device] if self.device.type == "cuda" else None
             objective = nn.parallel.DistributedDataParallel(objective, device_ids=devices)
@@ -314,18 +315,19 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self) -> None:
-        """Rate–distortion of the averaged weights on held-back pictures, symbols rounded."""
+        """Rate–distortion of the averaged weights on held-back pictures: symbols rounded, or as the encoder chooses them."""
         current = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.model.load_state_dict(self.ema)
         row: dict[str, float] = {"step": self.step, "seconds": round(self.seconds, 1)}
         total = 0.0
+        function = self.objective_function if self.config.phase == "files" else partial(rate_distortion, noisy=False)
         for point in range(VALIDATION_POINTS):
             position = (0.5 + point) / VALIDATION_POINTS * (self.model.config.rate_points - 1)
             outcomes = []
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
                 for x in self.validation.split(4):
                     t = torch.full((len(x),), position, device=self.device)
-                    outcomes.append(rate_distortion(self.model, x.to(memory_format=torch.channels_last), t, noisy=False))
+                    outcomes.append(function(self.model, x.to(memory_format=torch.channels_last), t))
             bpp = torch.cat([o["bpp"] for o in outcomes])
             mse = torch.cat([o["mse"] for o in outcomes])
             row[f"bpp_{point}"] = float(bpp.mean())

@@ -25,13 +25,14 @@ from ..entropy.distributions import Table
 from ..networks.config import LossyConfig
 from ..networks.exact import round_through
 from ..networks.model import LossyVAE
-from ..networks.priors import SCALE_LEVELS, gaussian_bits, put, step_places, symbol_bits
+from ..networks.priors import SCALE_LEVELS, gaussian_bits, put, step_places
 from ..networks.transforms import RESPONSE
 from ..quantiser import REACH, choose
 from ..walk import Take, walk_latents
 from .objective import WEIGHT_EXPONENT, uniform_noise
 
 WINDOW = 0.6  # around a threshold, in symbols
+OUTLIER = 2  # magnitude of a symbol off the trellis, from which on it is one
 MEASURED_EVERY = 8  # steps between two measurements of the curvature
 
 
@@ -45,13 +46,14 @@ class WrittenRateDistortion:
         symbols = np.arange(-REACH, REACH + 1, dtype=np.int32)
         self.config = config
         self.lengths = torch.from_numpy(np.stack([code_lengths(symbols, table) for table in tables]).astype(np.float32))
+        self.slopes = _slopes(self.lengths, _first(config))
         # Curvature by rate point and channel, as `transforms.RESPONSE`, which it starts from.
         self._response = torch.full((config.rate_points, config.latent_channels), RESPONSE[config.transform]).log()
         self._calls = 0
 
     def __call__(self, model: LossyVAE, x: Tensor, t: Tensor) -> dict[str, Tensor]:
         prior, pixels, plan = model.prior, x.shape[2] * x.shape[3], refine.PLANS[2]
-        self.lengths, self._response = self.lengths.to(x.device), self._response.to(x.device)
+        self.lengths, self.slopes, self._response = (part.to(x.device) for part in (self.lengths, self.slopes, self._response))
         y = model.analyse(x, t)
         z = prior.infer(y)
         z_hat = round_through(z)
@@ -97,7 +99,7 @@ class WrittenRateDistortion:
             for values, places in zip(found, step_places(prior.steps, y.shape[1]), strict=True):
                 symbols = put(symbols, values, places)
         hyper_bits = prior.z_bits(z + uniform_noise(z), t).sum((1, 2, 3))
-        bpp = (symbol_bits(symbols, index, levels, self.config).sum((1, 2, 3)) + hyper_bits) / pixels
+        bpp = (_Bits.apply(index, symbols, levels, self.lengths, self.slopes).sum((1, 2, 3)) + hyper_bits) / pixels
         mse = 255**2 * (model.synthesise(y_hat, t) - x).square().mean((1, 2, 3))
         return {"loss": (bpp + trade_off * mse) * weight, "bpp": bpp, "hyper_bpp": hyper_bits / pixels, "mse": mse}
 
@@ -141,9 +143,7 @@ class _Estimate:
     """What `_Quantise` needs beside tensors of a step."""
 
     def __init__(self, objective: WrittenRateDistortion, rate_weight: float, bit: Tensor):
-        self.lengths, self.first = objective.lengths, objective.config.trellis_level
-        if not objective.config.trellis_step:
-            self.first = SCALE_LEVELS
+        self.lengths, self.first = objective.lengths, _first(objective.config)
         self.rate_weight, self.bit = rate_weight, bit[..., None]
 
     def derivatives(self, offset, symbols, values, levels, index, curvature, h, h_straight) -> tuple[Tensor, ...]:
@@ -165,12 +165,31 @@ class _Estimate:
         straight = rate + 2 * h_straight * self.bit * (offset - values)
         off = levels < self.first
         one, none = torch.ones_like(offset), torch.zeros_like(offset)
+        # An outlier is far from its thresholds, and tables are flat there: only on the whole way to zero is it seen what it costs.
+        outlier = (size >= OUTLIER) & (window == 0)
+        whole = (here - bits(torch.zeros_like(size))) / offset.abs().clamp_min(1) * torch.where(offset < 0, -1.0, 1.0) * self.bit
         return (
-            torch.where(off, window, one),
-            torch.where(off, step * window, straight),
+            torch.where(off, torch.where(outlier, one, window), one),
+            torch.where(off, torch.where(outlier, whole, step * window), straight),
             torch.where(off, 1 - window, none),
             torch.where(off, -step * window, -rate),
         )
+
+
+class _Bits(torch.autograd.Function):
+    """Code lengths of symbols, by the tables of their levels; a derivative with respect to the index alone. It does not end with the
+    ladder: an index below the lowest level still hears that a symbol was not zero."""
+
+    @staticmethod
+    def forward(ctx, index, symbols, levels, lengths, slopes):
+        at = levels.long() * (2 * REACH + 1) + REACH + symbols.clamp(-REACH, REACH).long()
+        ctx.save_for_backward(at, slopes)
+        return lengths.view(-1)[at]
+
+    @staticmethod
+    def backward(ctx, gradient):
+        at, slopes = ctx.saved_tensors
+        return gradient * slopes.view(-1)[at], None, None, None, None
 
 
 class _Quantise(torch.autograd.Function):
@@ -192,3 +211,19 @@ class _Quantise(torch.autograd.Function):
 def _spread(values: Tensor) -> Tensor:
     """B -> B×1×1×1."""
     return values[:, None, None, None]
+
+
+def _first(config: LossyConfig) -> int:
+    """The lowest level on the trellis."""
+    return config.trellis_level if config.trellis_step else SCALE_LEVELS
+
+
+def _slopes(lengths: Tensor, first: int) -> Tensor:
+    """Change of code lengths, levels×symbols, from one level to the next: half of that between its neighbours, where both have its quantiser.
+    In the flat tails of tables it is that of less unlikely symbols: outliers ask for wider tables no less than those do."""
+    level = torch.arange(len(lengths))
+    begin, end = torch.where(level < first, 0, first), torch.where(level < first, first, len(lengths)) - 1
+    lower, upper = torch.maximum(level - 1, begin), torch.minimum(level + 1, end)
+    slopes = (lengths[upper] - lengths[lower]) / (upper - lower).clamp_min(1)[:, None]
+    outwards = slopes[:, REACH:].cummin(1).values, slopes[:, : REACH + 1].flip(1).cummin(1).values.flip(1)
+    return torch.cat((outwards[1], outwards[0][:, 1:]), 1)
