@@ -56,13 +56,12 @@ def encode(
     quality: int,
     *,
     infer: Callable[[Encoder, int], Latents] | None = None,
-    filtered: bool = False,
     device: str = "auto",
     threads: int = 0,
 ) -> tuple[bytes, bytes]:
     """pixels: H×W×3 uint8; quality: 0..10000 -> (model id, latents section).
 
-    `infer` finds the latents of a block at a quality; None is one amortised pass. filtered: with a post-filter, if it pays.
+    `infer` finds the latents of a block at a quality; None is one amortised pass.
     """
     height, width, _ = pixels.shape
     setting = _SETTING.pack(width, height, quality)
@@ -70,7 +69,7 @@ def encode(
     streams: dict[Tile, tuple[bytes, int]] = {}
     with execution(device, threads) as place:
         model = weights.load(weights.default_path(), place)
-        normal, share = postfilter.Normal.empty(), postfilter.SAMPLE / (height * width)
+        normals = []
         for block in whole(height, width).cut(block_size(height, width)):
             seen = block.around(ENCODER_MARGIN, whole(height, width))
             parts = [part.inside(seen) for tile in layout if (part := tile.common(seen))]
@@ -79,9 +78,8 @@ def encode(
             for tile in layout:
                 if tile.common(block):
                     streams[tile] = _write_tile(model, latents, setting, tile.inside(seen))
-            if filtered and model.postfilter is not None:
-                encoder.compare(latents, block.inside(seen), normal, share)
-        filter = _fit(model, normal, quality) if filtered else postfilter.NONE
+            normals.append(latents.normal)
+        filter = fit_filter(model, postfilter.together(normals), quality)
         return model.model_id, _join(model, filter, [streams[tile] for tile in layout])
 
 
@@ -150,7 +148,8 @@ class Latents:
     z: np.ndarray  # hyper-latents, int32 [Cz, h/4, w/4]
     residuals: np.ndarray  # symbols of the offsets from the means: int32 [M, h, w]
     decoded: Tensor  # the gained latents that a decoder finds: 1×M×h×w
-    filter: bytes = postfilter.NONE  # what is done to the decoded picture
+    filter: bytes = postfilter.NONE  # what is done to the decoded picture,
+    normal: postfilter.Normal | None = None  # and what it was fitted to
 
 
 # Picks symbols for offsets of latents from their means, and says what they stand for; gets what `walk_latents` gives a visitor
@@ -229,13 +228,15 @@ class Encoder:
                 self._known = z, quality, self.network.prior.features(z, position(self.model, quality))
         return self._known[2]
 
-    def choice(self, levels: Tensor, curvature: Tensor, lengths: Tensor | None) -> Choice:
-        """`quantiser.choose` for `quantise`. levels: uint8 1×M×h×w; curvature: 1×M×h×w or with sides of 1."""
+    def choice(self, levels: Tensor, curvature: Tensor, lengths: Tensor | None, *, uniform: bool = False) -> Choice:
+        """`quantiser.choose` for `quantise`. levels: uint8 1×M×h×w; curvature: 1×M×h×w or with sides of 1. uniform: without a
+        trellis, for latents that are only looked at."""
+        config = replace(self.model.config, trellis_step=0.0) if uniform else self.model.config
 
         def best(offset: Tensor, take: Take) -> tuple[Tensor, Tensor]:
             weight = curvature if curvature.shape[1] == 1 else take(curvature)
             tile = None if self._tile is None else take(self._tile.expand(levels.shape))
-            return choose(offset, take(levels), weight, lengths, self.model.config, tile)
+            return choose(offset, take(levels), weight, lengths, config, tile)
 
         return best
 
@@ -278,23 +279,6 @@ class Encoder:
         picture = whole(self.height, self.width)
         pixels = _synthesise(self.model, latents.decoded, latents.quality, picture, picture, latents.filter)
         return pixels[: self.height, : self.width]
-
-    def filtered(self, latents: Latents) -> Latents:
-        """With the post-filter that is worth most, in a model that has one."""
-        if self.model.postfilter is None:
-            return latents
-        normal = postfilter.Normal.empty()
-        self.compare(latents, whole(self.height, self.width), normal, postfilter.SAMPLE / (self.height * self.width))
-        return replace(latents, filter=_fit(self.model, normal, latents.quality))
-
-    def compare(self, latents: Latents, block: Tile, normal: postfilter.Normal, share: float) -> None:
-        """Add a block of what a decoder will show to the normal equations of a post-filter; share: of its pixels, to look at."""
-        known = whole(self.height, self.width)
-        for tile, x in _shown(self.model, latents.decoded, latents.quality, known, block, REACH):
-            rows, columns = min(tile.bottom, self.height) - tile.top, min(tile.right, self.width) - tile.left
-            if rows > 0 and columns > 0:
-                original = self._pixels[0, :, tile.top : tile.top + rows, tile.left : tile.left + columns].to(x.device).float() / 255
-                normal.add(x[0, :, : rows + 2 * postfilter.REACH, : columns + 2 * postfilter.REACH], original, share)
 
     def write(self, latents: Latents) -> bytes:
         """The latents section."""
@@ -449,8 +433,9 @@ def _write_tile(model: weights.LossyModel, latents: Latents, setting: bytes, til
     return stream, _check_value(setting, z, residuals, stream)
 
 
-def _fit(model: weights.LossyModel, normal: postfilter.Normal, quality: int) -> bytes:
-    if model.postfilter is None:
+def fit_filter(model: weights.LossyModel, normal: postfilter.Normal | None, quality: int) -> bytes:
+    """The post-filter that is worth most to a picture."""
+    if model.postfilter is None or normal is None:
         return postfilter.NONE
     return postfilter.fit(normal, model.postfilter, model.network.trade_off(float(position(model, quality))))
 

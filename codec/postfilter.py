@@ -74,7 +74,7 @@ class Normal:
 
     def add(self, shown: Tensor, original: Tensor, share: float) -> None:
         """shown: 3×(h + 6)×(w + 6), what the synthesis makes of the pixels and those around them; original: 3×h×w, both in [0, 1];
-        share: of the rows, that are looked at."""
+        share: of the rows, those that are looked at."""
         shown, height = shown.clamp(0, 1), original.shape[1]
         every = max(1, round(1 / share))
         for top in range(0, height, STRIPE * every):
@@ -86,6 +86,9 @@ class Normal:
             self.seen += seen.shape[1]
         self.pixels += original[0].numel()
 
+    def __add__(self, other: Normal) -> Normal:
+        return Normal(self.gram + other.gram, self.target + other.target, self.seen + other.seen, self.pixels + other.pixels)
+
     def project(self, basis: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """A, r: the squared error of the picture, in 8-bit levels and a mean over samples, falls by 2 r·c - c·A·c with coefficients c."""
         basis = basis.double().cpu()
@@ -93,6 +96,11 @@ class Normal:
         share = 1 / (3 * max(1, self.seen))
         gram = torch.einsum("kcf,lcf->kl", pulled, basis) * share
         return gram.numpy(), (torch.einsum("kcf,fc->k", basis, self.target) * share).numpy()
+
+
+def together(parts: list[Normal | None]) -> Normal | None:
+    """Those of a picture from those of its parts; None if one part has none."""
+    return None if None in parts else sum(parts[1:], parts[0])
 
 
 def fit(normal: Normal, basis: Tensor, trade_off: float) -> bytes:

@@ -20,6 +20,7 @@ from .networks.config import LossyConfig
 from .networks.priors import SCALE_LEVELS, step_places
 
 SYMBOL_MAX = 1 << 18  # largest symbol magnitude that is coded
+FAR = 3.0  # off the trellis: what lies further from its mean is missed no more than that, when nothing is sent for it
 REACH = 255  # symbols further out cost as much as this one when they are compared
 
 
@@ -41,7 +42,10 @@ def choose(
         places = ((symbols != 0) & (level < _first(config))).nonzero()[:, 0]  # most are zero
         near, exact, weight = symbols[places], flat[places], curvature[places]
         row = level[places].long() * (2 * REACH + 1) + REACH
-        symbols[places] = _cheapest(exact, weight, row, lengths.view(-1), (torch.zeros_like(near), near - near.sign(), near))[0]
+        flat_lengths = lengths.view(-1)
+        coded, cost = _cheapest(exact, weight, row, flat_lengths, (near - near.sign(), near))
+        nothing = weight * exact.clamp(-FAR, FAR).square() + flat_lengths[row]
+        symbols[places] = torch.where(nothing <= cost, torch.zeros_like(near), coded)
     values = symbols.clone()
     if config.trellis_step:
         places = (level >= _first(config)).nonzero()[:, 0]

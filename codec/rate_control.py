@@ -71,7 +71,7 @@ def encode(
     Raises TargetError if no quality reaches the target; it names the nearest result.
     """
     if target is None:
-        model_id, section = lossy.encode(colour, quality, infer=_inference(colour, effort, progress), filtered=effort > refine.CHEAP, device=device, threads=threads)
+        model_id, section = lossy.encode(colour, quality, infer=_inference(colour, effort, progress), device=device, threads=threads)
         return pack(model_id, quality, section)
     with execution(device, threads) as place:
         large = colour.shape[0] * colour.shape[1] >= lossy.HUGE  # whose latents are never all in memory
@@ -100,13 +100,10 @@ def encode(
         def search_at(level: int, curve: np.ndarray, probes: int) -> _Search:
             def attempt(q: int, draft: bool) -> tuple[object, float]:
                 if large:
-                    infer = _inference(colour, level, progress)
-                    return _attempt_by_blocks(colour, pack, target, q, infer, level > refine.CHEAP, gray, device, threads)
+                    return _attempt_by_blocks(colour, pack, target, q, _inference(colour, level, progress), gray, device, threads)
                 y = analyses.at(q)
                 with lossy.transform_precision(place) if draft else contextlib.nullcontext():
                     latents = refine.refine(encoder, y, q, level, progress)
-                if level > refine.CHEAP:
-                    latents = encoder.filtered(latents)
                 result = make(latents)
                 return result, measure(result)
 
@@ -141,10 +138,10 @@ def _middle(colour: np.ndarray) -> np.ndarray:
 
 
 def _attempt_by_blocks(
-    colour: np.ndarray, pack: Callable, target: Target, quality: int, infer: Callable, filtered: bool, gray: bool, device: str, threads: int
+    colour: np.ndarray, pack: Callable, target: Target, quality: int, infer: Callable, gray: bool, device: str, threads: int
 ) -> tuple[bytes, float]:
     """The file of a large picture at a quality, and its log(bytes) or its PSNR."""
-    model_id, section = lossy.encode(colour, quality, infer=infer, filtered=filtered, device=device, threads=threads)
+    model_id, section = lossy.encode(colour, quality, infer=infer, device=device, threads=threads)
     data = pack(model_id, quality, section)
     if target.bytes is not None:
         return data, math.log(len(data))

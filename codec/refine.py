@@ -30,9 +30,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import postfilter
 from .entropy.coder import code_lengths
-from .lossy import QUALITY_MAX, TRANSFORM_MARGIN, Choice, Encoder, Latents, position, transform_precision
+from .lossy import QUALITY_MAX, TRANSFORM_MARGIN, Choice, Encoder, Latents, fit_filter, position, transform_precision
 from .networks.transforms import RESPONSE
+from .postfilter import Normal
 from .quantiser import REACH
 from .tiles import STRIDE, Tile, whole
 
@@ -52,13 +54,13 @@ class Plan:
 
 PLANS = {
     2: Plan(1, 0.3, 0.6, 1),
-    3: Plan(2, 0.35, 0.7, 1),
-    4: Plan(3, 0.35, 0.75, 1),
+    3: Plan(3, 0.35, 0.75, 1),
+    4: Plan(4, 0.4, 0.8, 1),
     5: Plan(5, 0.4, 0.85, 2),
     6: Plan(8, 0.4, 0.9, 4),
     7: Plan(16, 0.3, 0.95, 4),
 }
-UNCHECKED = 2  # after so many iterations at most nobody looks whether J has fallen: it practically always has
+UNCHECKED = 3  # after so many iterations at most nobody looks whether J has fallen: it practically always has
 STIFFNESS = 1.3  # h over what derivatives show: others change with a symbol
 REGION = 0.8  # largest move of a target before it is scaled by a: the quadratic model holds nearby only
 # λ here over that of the training objective, at quality 0 and 100. More than the amortised codec itself pays in bits for
@@ -77,20 +79,23 @@ def refine(
     """
     problem, plan = _Problem.of(encoder, y, quality), PLANS.get(min(effort, max(PLANS)))
     unchecked = plan is not None and plan.iterations <= UNCHECKED
-    # Where it is only looked at and never written, its means may be a little off.
+    # Where it is only looked at and never written, its means may be a little off; with three looks no trellis is needed either.
     rough = transform_precision(encoder.model.device) if unchecked else contextlib.nullcontext()
     with rough:
-        amortised = latents = encoder.quantise(y, quality, z=problem.z, choice=problem.choice(RATE_WEIGHT))
+        choice = problem.choice(RATE_WEIGHT, uniform=unchecked and plan.iterations == UNCHECKED)
+        amortised = latents = encoder.quantise(y, quality, z=problem.z, choice=choice)
     if plan is None:
         return amortised
     target = y
     for number in range(plan.iterations):
-        gradient, squares = _derivatives(encoder, latents, 0 if number else plan.probes)
+        gradient, squares, normal = _derivatives(encoder, latents, 0 if number else plan.probes)
         if squares is not None:
             problem = replace(problem, curvature=_curvature(encoder, y, amortised, squares))
         move = problem.newton(latents.decoded, target, gradient)
         target = move.mul_(plan.first * (1 - number / plan.iterations)).add_(target)
         latents = encoder.quantise(target, quality, z=problem.z, choice=problem.choice(plan.rate_weight))
+        if normal:  # of the picture before, whose errors are alike: it is there already
+            latents = replace(latents, filter=fit_filter(encoder.model, normal, quality), normal=normal)
         if progress:
             progress((number + 1) / plan.iterations)
     if unchecked:
@@ -120,9 +125,9 @@ class _Problem:
         curvature = _error_weight(encoder, quality) * RESPONSE[model.config.transform] * inverse_gain.square()
         return cls(encoder, quality, z, levels, torch.from_numpy(lengths).to(y.device), curvature)
 
-    def choice(self, rate_weight: float) -> Choice:
-        """For `Encoder.quantise`: the least β·bits(k) + h (offset - o(k))²."""
-        return self.encoder.choice(self.levels, self.curvature, rate_weight * self.lengths)
+    def choice(self, rate_weight: float, *, uniform: bool = False) -> Choice:
+        """For `Encoder.quantise`: the least β·bits(k) + h (offset - o(k))². uniform: as if no symbol were on a trellis."""
+        return self.encoder.choice(self.levels, self.curvature, rate_weight * self.lengths, uniform=uniform)
 
     def newton(self, decoded: Tensor, target: Tensor, gradient: Tensor) -> Tensor:
         """The whole move of a target, as far as the quadratic model holds; gradient: of the squared error, written over."""
@@ -137,9 +142,12 @@ class _Problem:
         return encoder.bits(latents) + _error_weight(encoder, self.quality) / 255**2 * float(error)
 
 
-def _derivatives(encoder: Encoder, latents: Latents, probes: int) -> tuple[Tensor, Tensor | None]:
+def _derivatives(encoder: Encoder, latents: Latents, probes: int) -> tuple[Tensor, Tensor | None, Normal | None]:
     """Of the squared error of the picture (samples in [0, 1]) with respect to decoded latents, and, with `probes`, the squared change
-    of the picture by each: both 1×M×h×w."""
+    of the picture by each: both 1×M×h×w. And what a post-filter could do about that error."""
+    basis = encoder.model.postfilter
+    kernel = None if basis is None else postfilter.kernel(basis, latents.filter)
+    normal = None if basis is None else Normal.empty()
     gradient = torch.empty_like(latents.decoded)
     squares = torch.empty_like(latents.decoded) if probes else None
     for tile, seen in _tiles(encoder):
@@ -155,9 +163,31 @@ def _derivatives(encoder: Encoder, latents: Latents, probes: int) -> tuple[Tenso
                 (slope,) = torch.autograd.grad(x, at, signs, retain_graph=True)
                 total += slope.square_()
             squares[_at(tile)] = total[kept] / probes
-        (slope,) = torch.autograd.grad(x, at, (x.detach() - encoder.x[:, :, rows, columns]).mul_(2))
+        shown, original = x.detach(), encoder.x[:, :, rows, columns]
+        if normal:
+            around = F.pad(shown, [postfilter.REACH] * 4, mode="replicate")
+            _compare(encoder, around, original, tile, seen, normal)
+        if kernel is None:
+            error = (shown - original).mul_(2)
+        else:
+            with torch.enable_grad(), transform_precision(encoder.model.device):
+                difference = postfilter.apply(around.requires_grad_(), kernel) - original
+                (error,) = torch.autograd.grad(difference.square().sum(), around)
+            error = error[:, :, postfilter.REACH : -postfilter.REACH, postfilter.REACH : -postfilter.REACH].contiguous()
+        (slope,) = torch.autograd.grad(x, at, error)
         gradient[_at(tile)] = slope[kept]
-    return gradient, squares
+    return gradient, squares, normal
+
+
+def _compare(encoder: Encoder, around: Tensor, original: Tensor, tile: Tile, seen: Tile, normal: Normal) -> None:
+    """Add a tile, as far as it is in the picture. around: what is seen, with post-filter's REACH more on all sides."""
+    inner = tile.inside(seen)
+    bottom, right = (min(end, size) - start for end, size, start in ((tile.bottom, encoder.height, seen.top), (tile.right, encoder.width, seen.left)))
+    if inner.top < bottom and inner.left < right:
+        more = 2 * postfilter.REACH
+        shown = around[0, :, inner.top : bottom + more, inner.left : right + more]
+        share = postfilter.SAMPLE / (encoder.height * encoder.width)
+        normal.add(shown, original[0, :, inner.top : bottom, inner.left : right], share)
 
 
 def _signs(number: int, rows: slice, columns: slice) -> Tensor:

@@ -121,7 +121,7 @@ def explain(picture: Image.Image, quality: float, *, device: str = "auto", threa
     hundredths = round(quality * 100)
     with execution(device, threads) as place:
         encoder = Encoder(weights.load(weights.default_path(), place), pixels)
-        latents = encoder.filtered(refine.refine(encoder, encoder.analyse(hundredths), hundredths, EFFORT))
+        latents = refine.refine(encoder, encoder.analyse(hundredths), hundredths, EFFORT)
         section = encoder.write(latents)
         header = Header("lossy", encoder.model.model_id, width, height, "RGB", hundredths)
         data = container.pack(header, {Tag.LATENTS: section})
