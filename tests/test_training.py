@@ -250,6 +250,36 @@ def test_training_the_synthesis_alone_changes_no_symbol(folder, tmp_path):
     assert torch.equal(outcomes[0]["bpp"], outcomes[1]["bpp"])
 
 
+def test_training_the_decoder_under_what_the_encoder_writes_leaves_the_encoder_alone(folder, tmp_path):
+    trainer = last_phase("decoder", folder, tmp_path)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    x, t = trainer.validation[:2], torch.tensor([0.5, 1.5])
+    latents = trainer.model.analyse(x, t), trainer.model.prior.infer(trainer.model.analyse(x, t))
+    trainer.run()
+    again = trainer.model.analyse(x, t), trainer.model.prior.infer(trainer.model.analyse(x, t))
+    assert all(torch.equal(*pair) for pair in zip(latents, again, strict=True))
+    changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
+    parts = ("synthesis.", "log_inverse_gain.", "prior.scale_network.", "prior.scale_offset.")
+    assert {part for part in parts for name in changed if name.startswith(part)} == set(parts)
+    assert all(name.startswith(parts) for name in changed)
+
+
+def test_symbols_that_no_table_expects_ask_for_wider_ones():
+    """In flat tails, and from below the ladder."""
+    config = CONFIGS["tiny"]
+    objective = WrittenRateDistortion(config, export.latent_tables(config))
+    index = torch.tensor([-5.0, -5.0, 3.0, 30.0], requires_grad=True)
+    symbols, levels = torch.tensor([0.0, 200, 200, 2]), torch.tensor([0, 0, 3, 30], dtype=torch.uint8)
+    bits = written._Bits.apply(index, symbols, levels, objective.lengths, objective.slopes)
+    assert bits.tolist() == objective.lengths[levels.long(), REACH + symbols.long()].tolist()
+    bits.sum().backward()
+    assert abs(float(index.grad[0])) < 0.01 and (index.grad[1:3] < -1).all()
+    # Where a table is as wide as the symbols that it is for, the derivative is that of a Gaussian's code length.
+    gaussian = torch.tensor(30.0, requires_grad=True)
+    symbol_bits(symbols[3], gaussian, levels[3], config).backward()
+    assert float(index.grad[3]) == pytest.approx(float(gaussian.grad), rel=0.1)
+
+
 def test_training_under_what_the_encoder_writes_moves_every_part(folder, tmp_path):
     trainer = last_phase("files", folder, tmp_path)
     before = {name: value.clone() for name, value in trainer.model.named_parameters()}

@@ -26,11 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--phase",
-        choices=("all", "files", "scales", "synthesis"),
+        choices=("all", "files", "decoder", "scales", "synthesis"),
         default="all",
         help="all: everything, from nothing or --init. To finish a model, under crops as the encoder codes them, each from the one before"
         " by --init: scales: the exact scale network alone, with its quantisation in the loop; files: everything again;"
-        " synthesis: that network alone",
+        " decoder: the same for synthesis and scales alone; synthesis: that network alone",
     )
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--checkpoint-minutes", type=float, default=5.0)

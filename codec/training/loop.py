@@ -40,6 +40,7 @@ VALIDATION_POINTS = 5
 PHASES = {
     "all": (rate_distortion, ()),
     "files": (None, ()),  # see `_objective`
+    "decoder": (None, ()),
     "scales": (scale_rate, ("z", "residuals", "levels", "t")),
     "synthesis": (synthesis_distortion, ("x", "decoded", "t")),
 }
@@ -63,7 +64,8 @@ class TrainingConfig:
     clip: float = 20.0
     ema: float = 0.998
     seed: int = 0
-    # "all": everything, under noise; "files": everything, under what the encoder writes; "scales": the exact scale network alone,
+    # "all": everything, under noise; "files": everything, under what the encoder writes; "decoder": the same for synthesis and scales
+    # alone, whose derivatives are exact, since symbols do not depend on them; "scales": the exact scale network alone,
     # quantisation in the loop; "synthesis": that network alone, whose weights no symbol depends on: files keep their bytes.
     phase: str = "all"
     init: str | None = None
@@ -174,7 +176,10 @@ class Trainer:
             self._prepare_scales(calibrate=state is None)
         elif config.phase == "synthesis":
             self._train_only(self.model.synthesis, self.model.log_inverse_gain)
-        self.encoded = None if config.phase in ("all", "files") else self._encode(ENCODED_CROPS)
+        elif config.phase == "decoder":
+            prior = self.model.prior
+            self._train_only(self.model.synthesis, self.model.log_inverse_gain, prior.scale_network, prior.scale_offset)
+        self.encoded = None if PHASES[config.phase][1] == () else self._encode(ENCODED_CROPS)
         self.ema = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.bfloat16 = fast_bfloat16(self.device) if config.precision == "auto" else config.precision == "bfloat16"
         self.optimiser = optimiser(self.model, config, reduced=self.bfloat16)
@@ -206,7 +211,7 @@ class Trainer:
         self.model.start_from_pca(self._patches())
 
     def _objective(self) -> Callable[..., dict[str, Tensor]]:
-        if self.config.phase == "files":
+        if self.config.phase in ("files", "decoder"):
             encoded = self._encode(COUNTED_CROPS)
             return WrittenRateDistortion(self.model_config, latent_tables(self.model_config, count_symbols(encoded, self.model_config)[0]))
         return PHASES[self.config.phase][0]
@@ -320,7 +325,7 @@ class Trainer:
         self.model.load_state_dict(self.ema)
         row: dict[str, float] = {"step": self.step, "seconds": round(self.seconds, 1)}
         total = 0.0
-        function = self.objective_function if self.config.phase == "files" else partial(rate_distortion, noisy=False)
+        function = self.objective_function if self.config.phase in ("files", "decoder") else partial(rate_distortion, noisy=False)
         for point in range(VALIDATION_POINTS):
             position = (0.5 + point) / VALIDATION_POINTS * (self.model.config.rate_points - 1)
             outcomes = []
