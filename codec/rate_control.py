@@ -36,11 +36,11 @@ PSNR_MARGIN = 0.002  # dB: another machine decodes pixels that differ by a level
 NEARBY, DRAFTS = 12, 3
 NEAR = 300  # hundredths of quality over which the latents of one analysis are nearly as good as new ones
 # What a glance predicts. They belong to the weights: `benchmarks/targets.py FOLDER --fit` writes these four lines.
-GLANCE_RATE = (1.74, 1.147)  # log(bits per pixel) from log(non-zero linear latents per pixel)
-GLANCE_ERROR = 1.53  # true squared error over that of rounding the linear latents,
-GLANCE_LOST = 1.65  # and what no rate removes, in 8-bit levels²
-GLANCE_SEAMS = (0.47, -0.57)  # dB that a sample loses at its seams, at quality 0, and what is added up to 100
-REFINED = (0.06, 1.0)  # log(bytes), and dB, that effort 3 has more than one pass at the same quality
+GLANCE_RATE = (1.75, 1.145)  # log(bits per pixel) from log(non-zero linear latents per pixel)
+GLANCE_ERROR = 1.47  # true squared error over that of rounding the linear latents,
+GLANCE_LOST = 1.67  # and what no rate removes, in 8-bit levels²
+GLANCE_SEAMS = (0.49, -0.55)  # dB that a sample loses at its seams, at quality 0, and what is added up to 100
+REFINED = (0.07, 1.23)  # log(bytes), and dB, that effort 3 has more than one pass at the same quality
 SAMPLED = 6  # a sample has one pixel in so many, in squares
 
 
