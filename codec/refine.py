@@ -61,6 +61,7 @@ PLANS = {
     7: Plan(16, 0.3, 0.95, 4),
 }
 UNCHECKED = 3  # after so many iterations at most nobody looks whether J has fallen: it practically always has
+NEARBY = 0.3  # weight of what derivatives show around a latent, against its channel's mean, in the logarithm
 STIFFNESS = 1.3  # h over what derivatives show: others change with a symbol
 REGION = 0.8  # largest move of a target before it is scaled by a: the quadratic model holds nearby only
 # λ here over that of the training objective, at quality 0 and 100. More than the amortised codec itself pays in bits for
@@ -210,9 +211,9 @@ def _curvature(encoder: Encoder, y: Tensor, latents: Latents, squares: Tensor) -
     count = undecided.sum((2, 3), keepdim=True)
     total = (undecided * squares).sum((2, 3), keepdim=True)
     by_channel = (total + 8 * everywhere) / (count + 8)
-    # Around a latent there are few samples: the geometric mean of theirs and the channel's, at the same size.
-    nearby = F.avg_pool2d(squares, 3, 1, 1, count_include_pad=False).clamp_min_(1e-12)
-    found = nearby.mul_(by_channel).sqrt_()
+    # Around a latent there are few samples: a geometric mean of theirs and the channel's, at the same size.
+    nearby = F.avg_pool2d(squares, 5, 1, 2, count_include_pad=False).clamp_min_(1e-12)
+    found = nearby.log_().mul_(NEARBY).add_(by_channel.log(), alpha=1 - NEARBY).exp_()
     found *= total.sum() / (undecided * found).sum().clamp_min(1e-12)
     return _error_weight(encoder, latents.quality) * STIFFNESS * found
 
