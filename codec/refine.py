@@ -47,18 +47,23 @@ class Plan:
     """What one level of effort does."""
 
     iterations: int
-    first: float  # a of the first iteration; it falls linearly
-    rate_weight: float  # β: a bit that is saved here costs others in later means, and iterations find them
+    moves: tuple[float, float]  # a of the first iteration and of the last, linear between them
+    rate_weights: tuple[float, float]  # β, likewise: a bit that is saved costs others in later means, which iterations still to come find
     probes: int  # random vectors that h is measured with
+
+    def at(self, iteration: int) -> tuple[float, float]:
+        """a and β."""
+        part = iteration / max(1, self.iterations - 1)
+        return tuple(first + (last - first) * part for first, last in (self.moves, self.rate_weights))
 
 
 PLANS = {
-    2: Plan(1, 0.3, 0.6, 1),
-    3: Plan(3, 0.35, 0.75, 1),
-    4: Plan(4, 0.4, 0.8, 1),
-    5: Plan(5, 0.4, 0.85, 2),
-    6: Plan(8, 0.4, 0.9, 4),
-    7: Plan(16, 0.3, 0.95, 4),
+    2: Plan(1, (0.3, 0.3), (0.6, 0.6), 1),
+    3: Plan(3, (0.3, 0.15), (0.65, 1.0), 1),
+    4: Plan(4, (0.3, 0.12), (0.65, 1.1), 1),
+    5: Plan(5, (0.3, 0.12), (0.65, 1.15), 2),
+    6: Plan(8, (0.3, 0.08), (0.65, 1.3), 2),
+    7: Plan(16, (0.3, 0.03), (0.8, 1.4), 4),
 }
 UNCHECKED = 3  # after so many iterations at most nobody looks whether J has fallen: it practically always has
 NEARBY = 0.3  # weight of what derivatives show around a latent, against its channel's mean, in the logarithm
@@ -93,8 +98,9 @@ def refine(
         if squares is not None:
             problem = replace(problem, curvature=_curvature(encoder, y, amortised, squares))
         move = problem.newton(latents.decoded, target, gradient)
-        target = move.mul_(plan.first * (1 - number / plan.iterations)).add_(target)
-        latents = encoder.quantise(target, quality, z=problem.z, choice=problem.choice(plan.rate_weight))
+        step, rate_weight = plan.at(number)
+        target = move.mul_(step).add_(target)
+        latents = encoder.quantise(target, quality, z=problem.z, choice=problem.choice(rate_weight))
         if normal:  # of the picture before, whose errors are alike: it is there already
             latents = replace(latents, filter=fit_filter(encoder.model, normal, quality), normal=normal)
         if progress:

@@ -23,8 +23,8 @@ from ..networks.priors import FactorisedPrior, gaussian_bits, symbol_bits
 from ..networks.transforms import PATCH, RESPONSE, STRIDE
 from ..walk import walk_latents
 
-# The objective of a picture grows about like λ^0.45; weighting by its inverse lets every rate be heard alike.
-WEIGHT_EXPONENT = -0.45
+# The bits of a picture grow about like λ^0.55; weighting by its inverse lets a per cent of every rate be heard alike.
+WEIGHT_EXPONENT = -0.55
 
 
 def uniform_noise(x: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ from ..walk import Take, walk_latents
 from .objective import WEIGHT_EXPONENT, uniform_noise
 
 WINDOW = 0.6  # around a threshold, in symbols
+# Half the curvature at a threshold, over what random signs show in the mean of a channel: derivatives on both sides of it differ by that.
+THRESHOLD = 0.73
 OUTLIER = 2  # magnitude of a symbol off the trellis, from which on it is one
 MEASURED_EVERY = 8  # steps between two measurements of the curvature
 
@@ -52,7 +54,8 @@ class WrittenRateDistortion:
         self._calls = 0
 
     def __call__(self, model: LossyVAE, x: Tensor, t: Tensor) -> dict[str, Tensor]:
-        prior, pixels, plan = model.prior, x.shape[2] * x.shape[3], refine.PLANS[2]
+        prior, pixels = model.prior, x.shape[2] * x.shape[3]
+        step, rate_weight = refine.PLANS[2].at(0)
         self.lengths, self.slopes, self._response = (part.to(x.device) for part in (self.lengths, self.slopes, self._response))
         y = model.analyse(x, t)
         z = prior.infer(y)
@@ -80,17 +83,17 @@ class WrittenRateDistortion:
         slope = self._look(model, x, decoded, t, y, inverse_gain)
         with torch.no_grad():
             squares = refine.STIFFNESS * self._squares(t) * inverse_gain.square()
-            move = (decoded - slope / (2 * squares) - y).clamp_(-refine.REGION, refine.REGION).mul_(plan.first)
+            move = (decoded - slope / (2 * squares) - y).clamp_(-refine.REGION, refine.REGION).mul_(step)
         target = y + move
         curvature = error_weight * _spread(slopes) * squares
-        second = visit(plan.rate_weight, target, curvature)
+        second = visit(rate_weight, target, curvature)
         bit = _spread(weight / pixels / len(x))  # what the mean loss makes of one
         half = error_weight * inverse_gain.square()
-        estimate = _Estimate(self, plan.rate_weight, bit)
+        estimate = _Estimate(self, rate_weight, bit)
         found = []
 
         def written(take: Take, mean: Tensor) -> Tensor:
-            at = (take(levels), take(index.detach()), take(curvature), take(self._squares(t) * half), take(RESPONSE[self.config.transform] * half))
+            at = (take(levels), take(index.detach()), take(curvature), take(THRESHOLD * self._squares(t) * half), take(RESPONSE[self.config.transform] * half))
             return _Quantise.apply(take(target), mean, second, take, estimate, at, found)
 
         y_hat, _ = walk_latents(prior, features, unit, written)
@@ -178,18 +181,19 @@ class _Estimate:
 
 class _Bits(torch.autograd.Function):
     """Code lengths of symbols, by the tables of their levels; a derivative with respect to the index alone. It does not end with the
-    ladder: an index below the lowest level still hears that a symbol was not zero."""
+    ladder: an index below the lowest level still hears that a symbol was not zero, and nothing else. (Zeros would push it down for ever.)"""
 
     @staticmethod
     def forward(ctx, index, symbols, levels, lengths, slopes):
         at = levels.long() * (2 * REACH + 1) + REACH + symbols.clamp(-REACH, REACH).long()
-        ctx.save_for_backward(at, slopes)
+        ctx.save_for_backward(at, slopes, index < 0)
         return lengths.view(-1)[at]
 
     @staticmethod
     def backward(ctx, gradient):
-        at, slopes = ctx.saved_tensors
-        return gradient * slopes.view(-1)[at], None, None, None, None
+        at, slopes, below = ctx.saved_tensors
+        slope = slopes.view(-1)[at]
+        return gradient * torch.where(below, slope.clamp_max(0), slope), None, None, None, None
 
 
 class _Quantise(torch.autograd.Function):
@@ -220,10 +224,13 @@ def _first(config: LossyConfig) -> int:
 
 def _slopes(lengths: Tensor, first: int) -> Tensor:
     """Change of code lengths, levels×symbols, from one level to the next: half of that between its neighbours, where both have its quantiser.
+    Its mean under the table itself is zero, as that of a derivative of the likelihood must be; differences to one side alone have another.
     In the flat tails of tables it is that of less unlikely symbols: outliers ask for wider tables no less than those do."""
     level = torch.arange(len(lengths))
     begin, end = torch.where(level < first, 0, first), torch.where(level < first, first, len(lengths)) - 1
     lower, upper = torch.maximum(level - 1, begin), torch.minimum(level + 1, end)
     slopes = (lengths[upper] - lengths[lower]) / (upper - lower).clamp_min(1)[:, None]
+    probability = (-lengths).exp2()
+    slopes -= (probability * slopes).sum(1, keepdim=True) / probability.sum(1, keepdim=True)
     outwards = slopes[:, REACH:].cummin(1).values, slopes[:, : REACH + 1].flip(1).cummin(1).values.flip(1)
     return torch.cat((outwards[1], outwards[0][:, 1:]), 1)
