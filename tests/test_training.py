@@ -280,6 +280,15 @@ def test_symbols_that_no_table_expects_ask_for_wider_ones():
     assert float(index.grad[3]) == pytest.approx(float(gaussian.grad), rel=0.1)
 
 
+def test_symbols_that_are_as_their_table_says_ask_for_no_other():
+    """At the end of the ladder and beside the first level of the trellis too, where tables have one neighbour only."""
+    config = CONFIGS["tiny"]
+    objective = WrittenRateDistortion(config, export.latent_tables(config))
+    mean = (torch.exp2(-objective.lengths) * objective.slopes).sum(1)
+    assert float(mean.abs().max()) < 0.002
+    assert float((torch.exp2(-objective.lengths) * objective.slopes.abs()).sum(1)[config.trellis_level :].min()) > 0.05
+
+
 def test_training_under_what_the_encoder_writes_moves_every_part(folder, tmp_path):
     trainer = last_phase("files", folder, tmp_path)
     before = {name: value.clone() for name, value in trainer.model.named_parameters()}
