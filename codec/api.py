@@ -12,7 +12,7 @@ from . import container, planes
 from .container import Header, Tag
 from .errors import CodecError, FormatError, RegionError
 from .image import LAYOUTS, PALETTE_MODES, Picture, check_size, from_input, join, shrink, split, to_pil
-from .metrics import bpp
+from .metrics import PSNR, TUNES, bpp
 
 DEFAULT_QUALITY = 75.0
 # The learned lossless model is not tried on what the generic coder does better or nearly as well, for certain:
@@ -45,6 +45,7 @@ def compress(
     *,
     lossless: bool = False,
     effort: int = 3,
+    tune: str = PSNR,
     target_bytes: int | None = None,
     target_bpp: float | None = None,
     target_psnr: float | None = None,
@@ -65,6 +66,8 @@ def compress(
     lossless: every pixel, palette and transparent colour comes back as it was.
     effort: 1 to 9, higher is slower; the decoder is not affected. With `lossless`, 4 and more adapt the model to the
         picture, seconds whatever its size.
+    tune: "psnr", or "ms-ssim" for an encoder that works for structural similarity in place of the squared error: busy places
+        may differ more, smooth ones less. The decoder is not affected; effort 1 has no tune, for it does not search.
     target_bytes, target_bpp (ceilings), target_psnr (a floor, in dB): one of them instead of a quality.
     exif, icc_profile, xmp: None takes them from the PIL image, b"" drops them.
     device: "auto", "cpu" or "cuda"; threads: 0 is all. Neither affects what can decode the file.
@@ -77,6 +80,10 @@ def compress(
         raise ValueError(f"quality must be within 0 to 100, not {quality}")
     if _integer("effort", effort) not in range(1, 10):
         raise ValueError(f"effort must be within 1 to 9, not {effort}")
+    if tune not in TUNES:
+        raise ValueError(f"tune must be one of {', '.join(TUNES)}, not {tune!r}")
+    if tune != PSNR and (lossless or effort == 1):
+        raise ValueError(f"tune {tune} is for the search of lossy files, effort 2 and up")
     _check_execution(device, threads)
     if target_bytes is not None:
         _integer("target_bytes", target_bytes)
@@ -123,6 +130,7 @@ def compress(
         target=target,
         gray=source.mode.startswith("L"),
         effort=effort,
+        tune=tune,
         device=device,
         threads=threads,
         progress=progress,

@@ -26,7 +26,7 @@ from typing import TextIO
 
 import numpy as np
 
-from . import __version__, api, conversion, imagefile
+from . import __version__, api, conversion, imagefile, metrics
 from .errors import CodecError, ImageError
 
 SUFFIX = ".lic"
@@ -96,10 +96,20 @@ def _load_compress(parser: argparse.ArgumentParser) -> Callable:
         "-e", "--effort", type=int, choices=range(1, 10), default=3, metavar="1..9",
         help="higher is slower and smaller, for the encoder only (default: 3)",
     )
+    parser.add_argument(
+        "--tune", choices=metrics.TUNES, default=metrics.PSNR,
+        help="what the encoder works for, beside a small file: a low squared error, or a high structural similarity (default: psnr)",
+    )
     parser.add_argument("--first-frame", action="store_true", help="of an animation, code the first frame")
     parser.add_argument("--verify", action="store_true", help="decode before success is reported (default with -l)")
     _add_execution(parser)
-    return lambda args: _each_file(parser, args, SUFFIX, _compress)
+
+    def run(args: argparse.Namespace) -> int:
+        if args.tune != metrics.PSNR and (args.lossless or args.effort == 1):
+            parser.error(f"--tune {args.tune} is for the search of lossy files: not with {'-l' if args.lossless else '-e 1'}")
+        return _each_file(parser, args, SUFFIX, _compress)
+
+    return run
 
 
 def _compress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes, str]:
@@ -111,6 +121,7 @@ def _compress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes
         api.DEFAULT_QUALITY if args.quality is None else args.quality,
         lossless=args.lossless,
         effort=args.effort,
+        tune=args.tune,
         target_bytes=args.target_bytes,
         target_bpp=args.target_bpp,
         target_psnr=args.target_psnr,

@@ -15,6 +15,8 @@ import math
 
 import numpy as np
 
+PSNR, MS_SSIM = TUNES = ("psnr", "ms-ssim")  # by name: what an encoder may work for
+
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 # Wang, Simoncelli and Bovik, "Multi-scale structural similarity for image quality assessment", Asilomar 2003.

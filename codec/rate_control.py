@@ -23,7 +23,7 @@ from . import lossy, refine, weights
 from .errors import TargetError
 from .image import join
 from .lossy import QUALITY_MAX, Encoder, Latents
-from .metrics import psnr
+from .metrics import MS_SSIM, PSNR, psnr
 from .networks.execution import execution
 from .tiles import HYPER_STRIDE, STRIDE, whole
 
@@ -40,7 +40,7 @@ GLANCE_RATE = (1.75, 1.145)  # log(bits per pixel) from log(non-zero linear late
 GLANCE_ERROR = 1.47  # true squared error over that of rounding the linear latents,
 GLANCE_LOST = 1.67  # and what no rate removes, in 8-bit levels²
 GLANCE_SEAMS = (0.49, -0.55)  # dB that a sample loses at its seams, at quality 0, and what is added up to 100
-REFINED = (0.045, 1.05)  # log(bytes), and dB, that effort 3 has more than one pass at the same quality
+REFINED = {PSNR: (0.045, 1.05), MS_SSIM: (0.0, 0.3)}  # log(bytes), and dB, that effort 3 has more than one pass at the same quality
 SAMPLED = 6  # a sample has one pixel in so many, in squares
 
 
@@ -60,6 +60,7 @@ def encode(
     target: Target | None = None,
     gray: bool = False,
     effort: int = 3,
+    tune: str = PSNR,
     device: str = "auto",
     threads: int = 0,
     progress: Callable[[float], None] | None = None,
@@ -67,11 +68,11 @@ def encode(
     """The complete file of a picture H×W×3 uint8, at a quality (hundredths) or at a target.
 
     pack: (model id, quality, latents section) -> the file. gray: the PSNR is that of the gray picture.
-    progress: see `refine.refine`; a target begins anew with each attempt.
+    tune, progress: see `refine.refine`; a target begins anew with each attempt.
     Raises TargetError if no quality reaches the target; it names the nearest result.
     """
     if target is None:
-        model_id, section = lossy.encode(colour, quality, infer=_inference(colour, effort, progress), device=device, threads=threads)
+        model_id, section = lossy.encode(colour, quality, infer=_inference(colour, effort, progress, tune), device=device, threads=threads)
         return pack(model_id, quality, section)
     with execution(device, threads) as place:
         large = colour.shape[0] * colour.shape[1] >= lossy.HUGE  # whose latents are never all in memory
@@ -100,10 +101,10 @@ def encode(
         def search_at(level: int, curve: np.ndarray, probes: int) -> _Search:
             def attempt(q: int, draft: bool) -> tuple[object, float]:
                 if large:
-                    return _attempt_by_blocks(colour, pack, target, q, _inference(colour, level, progress), gray, device, threads)
+                    return _attempt_by_blocks(colour, pack, target, q, _inference(colour, level, progress, tune), gray, device, threads)
                 y = analyses.at(q)
                 with lossy.transform_precision(place) if draft else contextlib.nullcontext():
-                    latents = refine.refine(encoder, y, q, level, progress)
+                    latents = refine.refine(encoder, y, q, level, progress, tune)
                 result = make(latents)
                 return result, measure(result)
 
@@ -113,21 +114,28 @@ def encode(
 
         found = search_at(min(effort, refine.CHEAP), curve, PROBES)
         if effort > refine.CHEAP:
-            known = REFINED[0] if target.bytes is not None else REFINED[1]
+            known = REFINED[tune][0 if target.bytes is not None else 1]
             found = search_at(effort, curve + found.shift + known, PROBES if effort < 5 else PROBES // 2)
         if found.best is None:
             raise TargetError(_unreachable(target, found))
         return found.best if large or target.bytes is not None else file(found.best)
 
 
-def _inference(colour: np.ndarray, effort: int, progress: Callable[[float], None] | None) -> Callable[[Encoder, int], Latents]:
+def _inference(
+    colour: np.ndarray, effort: int, progress: Callable[[float], None] | None, tune: str
+) -> Callable[[Encoder, int], Latents]:
     """How the blocks of a picture are inferred, in order, at an effort."""
     count, number = len(whole(*colour.shape[:2]).cut(lossy.block_size(*colour.shape[:2]))), itertools.count()
+    unit = None
 
     def infer(encoder: Encoder, quality: int) -> Latents:
+        nonlocal unit
         before = next(number)
+        if count > 1 and unit is None:
+            pixels = _sample(colour)
+            unit = refine.unit_of(encoder if pixels is None else Encoder(encoder.model, pixels), quality, tune)
         say = progress and (lambda part: progress((before + part) / count))
-        return refine.refine(encoder, encoder.analyse(quality), quality, effort, say)
+        return refine.refine(encoder, encoder.analyse(quality), quality, effort, say, tune, unit)
 
     return infer
 
@@ -214,7 +222,7 @@ def counts(encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sample(pixels: np.ndarray) -> np.ndarray | None:
-    """Squares from all over a picture H×W×3, side by side; None of a small one, where it does not pay."""
+    """Squares from all over a picture H×W×3, side by side; None of a small or narrow one."""
     side = HYPER_STRIDE
     count = min(8, round(math.sqrt(pixels[..., 0].size / SAMPLED) / side))  # in a row
     if count < 3 or min(pixels.shape[:2]) < count * side:

@@ -3,6 +3,8 @@
 What is minimised is J = R + λD: R the code length of the symbols in bits, D the squared error of the picture in 8-bit
 levels (mean over the channels, summed over the pixels), λ the model's own trade-off at the quality, times SLOPES. The
 decoder, the file format and the decoder's time do not change. docs/EFFORT.md says what each level does and brings.
+Tuned for MS-SSIM, D is another quadratic form of the error (`distortion.py`), in a unit that makes it the squared error of what is
+looked at first: qualities keep their meaning, roughly.
 
 Rate–distortion optimised quantisation. A latent at offset e from its mean costs, as symbol k,
     β·bits(k) + h (e - o(k))²,
@@ -23,7 +25,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -31,8 +33,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import postfilter
+from .distortion import Distortion
 from .entropy.coder import code_lengths
 from .lossy import QUALITY_MAX, TRANSFORM_MARGIN, Choice, Encoder, Latents, fit_filter, position, transform_precision
+from .metrics import MS_SSIM, PSNR
 from .networks.transforms import RESPONSE
 from .postfilter import Normal
 from .quantiser import REACH
@@ -66,7 +70,8 @@ PLANS = {
     7: Plan(16, (0.3, 0.03), (0.8, 1.4), 4),
 }
 UNCHECKED = 3  # after so many iterations at most nobody looks whether J has fallen: it practically always has
-NEARBY = 0.3  # weight of what derivatives show around a latent, against its channel's mean, in the logarithm
+# Weight of what derivatives show around a latent, against its channel's mean, in the logarithm; more, where the picture decides it.
+NEARBY = {PSNR: 0.3, MS_SSIM: 0.6}
 STIFFNESS = 1.3  # h over what derivatives show: others change with a symbol
 REGION = 0.8  # largest move of a target before it is scaled by a: the quadratic model holds nearby only
 # λ here over that of the training objective, at quality 0 and 100. More than the amortised codec itself pays in bits for
@@ -77,13 +82,20 @@ WINDOW = 768  # pixels a side of what derivatives are taken of at once, to bound
 
 
 def refine(
-    encoder: Encoder, y: Tensor, quality: int, effort: int, progress: Callable[[float], None] | None = None
+    encoder: Encoder,
+    y: Tensor,
+    quality: int,
+    effort: int,
+    progress: Callable[[float], None] | None = None,
+    tune: str = PSNR,
+    unit: float | None = None,
 ) -> Latents:
     """The latents to write, from the amortised y, at an effort from 1 to 9.
 
+    tune: what D is (`metrics.TUNES`); effort 1 does not look at it. unit: of D, see `unit_of`; None: this picture's own.
     progress: hears after each iteration (effort 2 and up) which part of all is done; the last is 1.
     """
-    problem, plan = _Problem.of(encoder, y, quality), PLANS.get(min(effort, max(PLANS)))
+    problem, plan = _Problem.of(encoder, y, quality, tune), PLANS.get(min(effort, max(PLANS)))
     unchecked = plan is not None and plan.iterations <= UNCHECKED
     # Where it is only looked at and never written, its means may be a little off; with three looks no trellis is needed either.
     rough = transform_precision(encoder.model.device) if unchecked else contextlib.nullcontext()
@@ -94,20 +106,30 @@ def refine(
         return amortised
     target = y
     for number in range(plan.iterations):
-        gradient, squares, normal = _derivatives(encoder, latents, 0 if number else plan.probes)
-        if squares is not None:
-            problem = replace(problem, curvature=_curvature(encoder, y, amortised, squares))
-        move = problem.newton(latents.decoded, target, gradient)
+        look = _look(encoder, latents, 0 if number else plan.probes, tune)
+        if number == 0:
+            problem = problem.measured(y, amortised, look, unit or look.unit)
+        move = problem.newton(latents.decoded, target, look.gradient)
         step, rate_weight = plan.at(number)
         target = move.mul_(step).add_(target)
         latents = encoder.quantise(target, quality, z=problem.z, choice=problem.choice(rate_weight))
-        if normal:  # of the picture before, whose errors are alike: it is there already
-            latents = replace(latents, filter=fit_filter(encoder.model, normal, quality), normal=normal)
+        if look.normal:  # of the picture before, whose errors are alike: it is there already
+            latents = replace(latents, filter=fit_filter(encoder.model, look.normal, quality), normal=look.normal)
         if progress:
             progress((number + 1) / plan.iterations)
     if unchecked:
         return latents
     return min(latents, amortised, key=problem.cost)  # of equals the first: more work is not thrown away
+
+
+def unit_of(encoder: Encoder, quality: int, tune: str) -> float:
+    """The squared error of a picture over the distortion that a search is tuned for, after one pass. Blocks of a picture need the same."""
+    if tune == PSNR:
+        return 1.0
+    y = encoder.analyse(quality)
+    problem = _Problem.of(encoder, y, quality)
+    latents = encoder.quantise(y, quality, z=problem.z, choice=problem.choice(RATE_WEIGHT, uniform=True))
+    return _look(encoder, latents, 0, tune).unit
 
 
 @dataclass(frozen=True)
@@ -120,70 +142,97 @@ class _Problem:
     levels: Tensor  # table of each symbol: uint8 1×M×h×w
     lengths: Tensor  # code length of symbols -REACH..REACH: tables×(2·REACH + 1)
     curvature: Tensor  # h: 1×M×1×1 or 1×M×h×w
+    tune: str
+    error_weight: float  # of the distortion of samples in [0, 1] in J
 
     @classmethod
-    def of(cls, encoder: Encoder, y: Tensor, quality: int) -> _Problem:
+    def of(cls, encoder: Encoder, y: Tensor, quality: int, tune: str = PSNR) -> _Problem:
         """With the curvature that the inverse gains suggest."""
         model, z = encoder.model, encoder.infer_hyper(y)
         symbols = np.arange(-REACH, REACH + 1, dtype=np.int32)
         lengths = np.stack([code_lengths(symbols, table) for table in model.latent_tables]).astype(np.float32)
         levels = encoder.levels(z, quality, tuple(y.shape[1:]))
         inverse_gain = encoder.network.log_inverse_gain(position(model, quality)).exp()
-        curvature = _error_weight(encoder, quality) * RESPONSE[model.config.transform] * inverse_gain.square()
-        return cls(encoder, quality, z, levels, torch.from_numpy(lengths).to(y.device), curvature)
+        weight = _error_weight(encoder, quality)
+        curvature = weight * RESPONSE[model.config.transform] * inverse_gain.square()
+        return cls(encoder, quality, z, levels, torch.from_numpy(lengths).to(y.device), curvature, tune, weight)
+
+    def measured(self, y: Tensor, amortised: Latents, look: _Look, unit: float) -> _Problem:
+        """With the curvature that a look at the amortised latents of y has found, and D in a unit."""
+        weight = self.error_weight * unit
+        return replace(self, curvature=weight * STIFFNESS * _curvature(y, amortised, look.squares, NEARBY[self.tune]), error_weight=weight)
 
     def choice(self, rate_weight: float, *, uniform: bool = False) -> Choice:
         """For `Encoder.quantise`: the least β·bits(k) + h (offset - o(k))². uniform: as if no symbol were on a trellis."""
         return self.encoder.choice(self.levels, self.curvature, rate_weight * self.lengths, uniform=uniform)
 
     def newton(self, decoded: Tensor, target: Tensor, gradient: Tensor) -> Tensor:
-        """The whole move of a target, as far as the quadratic model holds; gradient: of the squared error, written over."""
-        gradient.mul_(_error_weight(self.encoder, self.quality)).div_(2 * self.curvature)
+        """The whole move of a target, as far as the quadratic model holds; gradient: of the distortion, written over."""
+        gradient.mul_(self.error_weight).div_(2 * self.curvature)
         return torch.sub(decoded, gradient, out=gradient).sub_(target).clamp_(-REGION, REGION)
 
     def cost(self, latents: Latents) -> float:
-        """J in earnest: bits of the coder, pixels of the decoder, padding left out."""
-        encoder = self.encoder
-        original = (encoder.x[0] * 255).round().permute(1, 2, 0)[: encoder.height, : encoder.width].cpu().numpy()
-        error = np.square(original.astype(np.float64) - encoder.picture(latents)).sum()
-        return encoder.bits(latents) + _error_weight(encoder, self.quality) / 255**2 * float(error)
+        """J in earnest: bits of the coder, pixels of the decoder."""
+        encoder, total = self.encoder, 0.0
+        error = torch.zeros_like(encoder.x)  # none in the padding
+        inside = (..., slice(encoder.height), slice(encoder.width))
+        shown = torch.from_numpy(encoder.picture(latents)).to(error.device).permute(2, 0, 1)
+        error[inside] = shown / 255 - encoder.x[inside]
+        for tile, _ in _tiles(encoder):
+            place = (..., *tile.slices(1))
+            total += Distortion.of(self.tune, encoder.x[place]).value(error[place])
+        return encoder.bits(latents) + self.error_weight * total
 
 
-def _derivatives(encoder: Encoder, latents: Latents, probes: int) -> tuple[Tensor, Tensor | None, Normal | None]:
-    """Of the squared error of the picture (samples in [0, 1]) with respect to decoded latents, and, with `probes`, the squared change
-    of the picture by each: both 1×M×h×w. And what a post-filter could do about that error."""
+@dataclass(frozen=True)
+class _Look:
+    """What the derivatives of a picture's distortion (samples in [0, 1]) say about its decoded latents."""
+
+    gradient: Tensor  # 1×M×h×w
+    squares: Tensor | None  # with `probes`: the mean change of the picture by each latent, squared as the distortion does: 1×M×h×w
+    normal: Normal | None  # what a post-filter could do about the error
+    unit: float  # the squared error over the distortion
+
+
+def _look(encoder: Encoder, latents: Latents, probes: int, tune: str) -> _Look:
     basis = encoder.model.postfilter
     kernel = None if basis is None else postfilter.kernel(basis, latents.filter)
     normal = None if basis is None else Normal.empty()
     gradient = torch.empty_like(latents.decoded)
     squares = torch.empty_like(latents.decoded) if probes else None
+    errors, distortions = 0.0, 0.0
     for tile, seen in _tiles(encoder):
         rows, columns = seen.slices(1)
         kept = _at(tile.inside(seen))
+        original = encoder.x[:, :, rows, columns]
+        distortion = Distortion.of(tune, original)
         with torch.enable_grad():
             at = latents.decoded[_at(seen)].contiguous(memory_format=torch.channels_last).requires_grad_()
             x = _synthesise(encoder, at, latents.quality)
         if squares is not None:
             total = torch.zeros_like(at)
             for number in range(probes):
-                signs = _signs(number, rows, columns).to(x)
-                (slope,) = torch.autograd.grad(x, at, signs, retain_graph=True)
+                direction = distortion.random(partial(_signs, number, rows, columns, x))
+                (slope,) = torch.autograd.grad(x, at, direction, retain_graph=True)
                 total += slope.square_()
             squares[_at(tile)] = total[kept] / probes
-        shown, original = x.detach(), encoder.x[:, :, rows, columns]
+        shown = x.detach()
         if normal:
             around = F.pad(shown, [postfilter.REACH] * 4, mode="replicate")
             _compare(encoder, around, original, tile, seen, normal)
         if kernel is None:
-            error = (shown - original).mul_(2)
+            difference = shown - original
+            if tune != PSNR:
+                errors, distortions = errors + float(difference.square().sum()), distortions + distortion.value(difference)
+            error = distortion.gradient(difference)
         else:
             with torch.enable_grad(), transform_precision(encoder.model.device):
-                difference = postfilter.apply(around.requires_grad_(), kernel) - original
-                (error,) = torch.autograd.grad(difference.square().sum(), around)
+                filtered = postfilter.apply(around.requires_grad_(), kernel)
+                (error,) = torch.autograd.grad(filtered, around, distortion.gradient(filtered.detach() - original))
             error = error[:, :, postfilter.REACH : -postfilter.REACH, postfilter.REACH : -postfilter.REACH].contiguous()
         (slope,) = torch.autograd.grad(x, at, error)
         gradient[_at(tile)] = slope[kept]
-    return gradient, squares, normal
+    return _Look(gradient, squares, normal, errors / distortions if distortions else 1.0)
 
 
 def _compare(encoder: Encoder, around: Tensor, original: Tensor, tile: Tile, seen: Tile, normal: Normal) -> None:
@@ -197,20 +246,21 @@ def _compare(encoder: Encoder, around: Tensor, original: Tensor, tile: Tile, see
         normal.add(shown, original[0, :, inner.top : bottom, inner.left : right], share)
 
 
-def _signs(number: int, rows: slice, columns: slice) -> Tensor:
-    """Random signs, 1×3×rows×columns: of a place in the picture always the same, whatever part of it is asked for."""
-    down, across = (torch.arange(part.start, part.stop) % PERIOD for part in (rows, columns))
-    return _pattern(number)[:, :, down][..., across]
+def _signs(number: int, rows: slice, columns: slice, like: Tensor, scale: int) -> Tensor:
+    """Random signs at a scale, 1×3×rows×columns >> scale: of a place in the picture always the same, whatever part of it is asked for."""
+    down, across = (torch.arange(part.start >> scale, part.stop >> scale) % PERIOD for part in (rows, columns))
+    return _pattern(number, scale)[:, :, down][..., across].to(like)
 
 
-@lru_cache(maxsize=4)
-def _pattern(number: int) -> Tensor:
-    pattern = torch.randint(0, 2, (1, 3, PERIOD, PERIOD), generator=torch.Generator().manual_seed(number), dtype=torch.int8)
+@lru_cache(maxsize=12)  # what the highest effort has
+def _pattern(number: int, scale: int) -> Tensor:
+    generator = torch.Generator().manual_seed(number + 1000 * scale)
+    pattern = torch.randint(0, 2, (1, 3, PERIOD, PERIOD), generator=generator, dtype=torch.int8)
     return pattern.mul_(2).sub_(1)
 
 
-def _curvature(encoder: Encoder, y: Tensor, latents: Latents, squares: Tensor) -> Tensor:
-    """h: 1×M×h×w. Latents that are nearly undecided count: of the others a choice changes nothing."""
+def _curvature(y: Tensor, latents: Latents, squares: Tensor, nearby_weight: float) -> Tensor:
+    """Squared changes by latent, smoothed: 1×M×h×w. Latents that are nearly undecided count: of the others a choice changes nothing."""
     undecided = (y - latents.decoded).abs() > 0.25
     # The mean of a channel, where it has undecided latents; everywhere counts as 8 of them.
     everywhere = squares.mean((2, 3), keepdim=True).clamp_min(1e-12)
@@ -219,9 +269,8 @@ def _curvature(encoder: Encoder, y: Tensor, latents: Latents, squares: Tensor) -
     by_channel = (total + 8 * everywhere) / (count + 8)
     # Around a latent there are few samples: a geometric mean of theirs and the channel's, at the same size.
     nearby = F.avg_pool2d(squares, 5, 1, 2, count_include_pad=False).clamp_min_(1e-12)
-    found = nearby.log_().mul_(NEARBY).add_(by_channel.log(), alpha=1 - NEARBY).exp_()
-    found *= total.sum() / (undecided * found).sum().clamp_min(1e-12)
-    return _error_weight(encoder, latents.quality) * STIFFNESS * found
+    found = nearby.log_().mul_(nearby_weight).add_(by_channel.log(), alpha=1 - nearby_weight).exp_()
+    return found.mul_(total.sum() / (undecided * found).sum().clamp_min(1e-12))
 
 
 def _tiles(encoder: Encoder) -> list[tuple[Tile, Tile]]:

@@ -10,7 +10,7 @@ FLOORS = [  # each line may import from the lines above it
     {"errors"},
     {"conversion"},
     {"image", "tiles", "metrics", "container", "planes", "entropy"},
-    {"networks", "postfilter"},
+    {"networks", "postfilter", "distortion"},
     {"weights"},
     {"walk", "adaptation", "quantiser"},
     {"lossy", "lossless"},

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from PIL import Image, features
 
+from ..metrics import TUNES
 from .provenance import commit
 
 LOSSLESS = None  # the setting that asks for equal pixels
@@ -136,15 +137,15 @@ def _need(available: bool, spec: str, hint: str) -> None:
 
 @codec("lic")
 def _lic(options: _Options, threads: int) -> Peer:
-    """Ours; e1…e9 is the effort."""
+    """Ours; e1…e9 is the effort; :ms-ssim is tuned for that."""
     import codec
 
-    effort = options.number("e", 3)
+    effort, tune = options.number("e", 3), options.choice(*TUNES)
 
     def encode(image, setting):
         if setting is LOSSLESS:
             return codec.compress(image, lossless=True, effort=effort, threads=threads)
-        return codec.compress(image, quality=setting, effort=effort, threads=threads)
+        return codec.compress(image, quality=setting, effort=effort, tune=tune, threads=threads)
 
     return _our_peer(encode, threads)
 
