@@ -20,6 +20,7 @@ from codec.evaluation.bdrate import bd_rate
 HERE = Path(__file__).parent
 GRIDS = {
     "lic": range(0, 101, 10),
+    "lic:ms-ssim": range(0, 101, 10),
     "textbook": range(0, 101, 10),
     "jpeg": (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 95),
     "webp:m6": (0, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95),

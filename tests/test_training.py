@@ -267,7 +267,7 @@ def test_training_the_decoder_under_what_the_encoder_writes_leaves_the_encoder_a
 def test_symbols_that_no_table_expects_ask_for_wider_ones():
     """In flat tails, and from below the ladder, where nothing asks for narrower ones."""
     config = CONFIGS["tiny"]
-    objective = WrittenRateDistortion(config, export.latent_tables(config))
+    objective = WrittenRateDistortion(config)
     index = torch.tensor([-5.0, -5.0, 3.0, 30.0], requires_grad=True)
     symbols, levels = torch.tensor([0.0, 200, 200, 2]), torch.tensor([0, 0, 3, 30], dtype=torch.uint8)
     bits = written._Bits.apply(index, symbols, levels, objective.lengths, objective.slopes)
@@ -283,7 +283,7 @@ def test_symbols_that_no_table_expects_ask_for_wider_ones():
 def test_symbols_that_are_as_their_table_says_ask_for_no_other():
     """At the end of the ladder and beside the first level of the trellis too, where tables have one neighbour only."""
     config = CONFIGS["tiny"]
-    objective = WrittenRateDistortion(config, export.latent_tables(config))
+    objective = WrittenRateDistortion(config)
     mean = (torch.exp2(-objective.lengths) * objective.slopes).sum(1)
     assert float(mean.abs().max()) < 0.002
     assert float((torch.exp2(-objective.lengths) * objective.slopes.abs()).sum(1)[config.trellis_level :].min()) > 0.05
@@ -303,11 +303,35 @@ def test_training_under_what_the_encoder_writes_moves_every_part(folder, tmp_pat
     assert not same
 
 
+def test_at_the_start_no_scale_is_pushed_by_its_table(folder, tmp_path, monkeypatch):
+    """Symbols that the objective chooses are as its tables say, level by level: what is left of the derivatives has a mean of zero."""
+    trainer = last_phase("files", folder, tmp_path)
+    model, apply, seen = trainer.model, written._Bits.apply, []
+    monkeypatch.setattr(written._Bits, "apply", lambda index, symbols, levels, *rest: seen.append((symbols, levels)) or apply(index, symbols, levels, *rest))
+    batches = [trainer._crops(np.random.default_rng(seed), 4) for seed in range(6)]
+
+    def push(objective: WrittenRateDistortion) -> float:
+        """Of the means by level, weighted by the symbols there; in bits a level."""
+        seen.clear()
+        with torch.no_grad():
+            for x, t in batches:
+                objective(model, x, t)
+        symbols, levels = (torch.cat([values.flatten() for values in part]).long() for part in zip(*seen, strict=True))
+        slopes = objective.slopes[levels, REACH + symbols]
+        sums, count = torch.zeros(64).index_add(0, levels, slopes), levels.bincount(minlength=64)
+        kept = count > 500
+        return float(sums[kept].abs().sum() / count[kept].sum())
+
+    own = WrittenRateDistortion(model.config)
+    before = push(own)
+    own.calibrate(model, batches)
+    assert push(own) < 0.6 * before  # what is left: a thousand Gaussian occurrences a table
+
+
 def test_a_derivative_that_knows_how_symbols_are_chosen():
     """Its mean over targets in an interval is what the cost rises by from end to end, over the length; for means too."""
     config = dataclasses.replace(CONFIGS["tiny"], trellis_step=0.0)
-    tables = export.latent_tables(config)
-    objective = WrittenRateDistortion(config, tables)
+    objective = WrittenRateDistortion(config)
     count, level, h, best = 100_001, 24, 3.0, 0.7
     shape = (1, 1, 1, count, 1)
     target = torch.linspace(-0.1, 1.1, count).view(shape)  # over one threshold, which is at 0.5 and more

@@ -28,7 +28,6 @@ from ..networks.layers import fast_bfloat16
 from ..networks.model import LossyVAE
 from .data import ImageFolder
 from .encoded import Encoded, encode_crops
-from .export import count_symbols, latent_tables
 from .objective import rate_distortion, scale_rate, synthesis_distortion
 from .soap import SOAP
 from .written import WrittenRateDistortion
@@ -45,7 +44,7 @@ PHASES = {
     "synthesis": (synthesis_distortion, ("x", "decoded", "t")),
 }
 ENCODED_CROPS = 1536  # for the phases after the first: 1 GB at 256² pixels
-COUNTED_CROPS = 160  # for the tables that symbols are chosen with while all weights train
+COUNTED_CROPS = 160  # a process, for the tables that symbols are chosen with while all weights train
 
 
 @dataclass(frozen=True)
@@ -212,9 +211,15 @@ class Trainer:
 
     def _objective(self) -> Callable[..., dict[str, Tensor]]:
         if self.config.phase in ("files", "decoder"):
-            encoded = self._encode(COUNTED_CROPS)
-            return WrittenRateDistortion(self.model_config, latent_tables(self.model_config, count_symbols(encoded, self.model_config)[0]))
+            return self._written()
         return PHASES[self.config.phase][0]
+
+    def _written(self) -> WrittenRateDistortion:
+        objective, rng = WrittenRateDistortion(self.model_config), np.random.default_rng((self.config.seed, self.rank))
+        batches = [self._crops(rng, self.config.batch) for _ in range(-(-COUNTED_CROPS // self.config.batch))]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            objective.calibrate(self.model, batches, dist.all_reduce if self.world > 1 else lambda counts: None)
+        return objective
 
     def _check_shape(self, state: dict, path: str | Path) -> None:
         shape = type(self.model_config)

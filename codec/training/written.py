@@ -15,6 +15,8 @@ bits(e + ½) - bits(e - ½), for the rate, and straight through, with the commit
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,29 +31,47 @@ from ..networks.priors import SCALE_LEVELS, gaussian_bits, put, step_places
 from ..networks.transforms import RESPONSE
 from ..quantiser import REACH, choose
 from ..walk import Take, walk_latents
+from .export import COUNTED, latent_tables
 from .objective import WEIGHT_EXPONENT, uniform_noise
 
 WINDOW = 0.6  # around a threshold, in symbols
 # Half the curvature at a threshold, over what random signs show in the mean of a channel: derivatives on both sides of it differ by that.
 THRESHOLD = 0.73
 OUTLIER = 2  # magnitude of a symbol off the trellis, from which on it is one
+ROUNDS = 3  # of tables, symbols chosen with them, and tables of these
 MEASURED_EVERY = 8  # steps between two measurements of the curvature
 
 
 class WrittenRateDistortion:
     """A function of model, pictures x: B×3×H×W in [0, 1] and grid positions t: B; see `objective.rate_distortion`.
 
-    tables: one a scale level, those that symbols are chosen with.
+    The tables that symbols are chosen with are Gaussian until `calibrate` has made them those of the symbols that are chosen.
     """
 
-    def __init__(self, config: LossyConfig, tables: list[Table]):
-        symbols = np.arange(-REACH, REACH + 1, dtype=np.int32)
+    def __init__(self, config: LossyConfig):
         self.config = config
-        self.lengths = torch.from_numpy(np.stack([code_lengths(symbols, table) for table in tables]).astype(np.float32))
-        self.slopes = _slopes(self.lengths, _first(config))
+        self._choose_with(latent_tables(config))
+        self._counts: Tensor | None = None
         # Curvature by rate point and channel, as `transforms.RESPONSE`, which it starts from.
         self._response = torch.full((config.rate_points, config.latent_channels), RESPONSE[config.transform]).log()
         self._calls = 0
+
+    def _choose_with(self, tables: list[Table]) -> None:
+        symbols = np.arange(-REACH, REACH + 1, dtype=np.int32)
+        self.lengths = torch.from_numpy(np.stack([code_lengths(symbols, table) for table in tables]).astype(np.float32))
+        self.slopes = _slopes(self.lengths, _first(self.config))
+
+    @torch.no_grad()
+    def calibrate(self, model: LossyVAE, batches: list[tuple[Tensor, Tensor]], total: Callable[[Tensor], None] = lambda counts: None) -> None:
+        """Tables by what this objective chooses on pictures and positions. Others, be they those of a longer search, push every scale the same
+        way from the first step on, and all that depends on hyper-latents with them. total: adds up the counts of several processes."""
+        for _ in range(ROUNDS):
+            self._counts = torch.zeros(SCALE_LEVELS * (2 * COUNTED + 1), dtype=torch.long)
+            for x, t in batches:
+                self(model, x, t)
+            total(self._counts)
+            self._choose_with(latent_tables(self.config, self._counts.view(SCALE_LEVELS, -1).numpy()))
+        self._counts = None
 
     def __call__(self, model: LossyVAE, x: Tensor, t: Tensor) -> dict[str, Tensor]:
         prior, pixels = model.prior, x.shape[2] * x.shape[3]
@@ -101,6 +121,9 @@ class WrittenRateDistortion:
             symbols = torch.empty_like(y_hat)
             for values, places in zip(found, step_places(prior.steps, y.shape[1]), strict=True):
                 symbols = put(symbols, values, places)
+        if self._counts is not None:
+            row = levels.long() * (2 * COUNTED + 1) + COUNTED
+            self._counts += (row + symbols.long().clamp(-COUNTED, COUNTED)).flatten().bincount(minlength=len(self._counts)).cpu()
         hyper_bits = prior.z_bits(z + uniform_noise(z), t).sum((1, 2, 3))
         bpp = (_Bits.apply(index, symbols, levels, self.lengths, self.slopes).sum((1, 2, 3)) + hyper_bits) / pixels
         mse = 255**2 * (model.synthesise(y_hat, t) - x).square().mean((1, 2, 3))
