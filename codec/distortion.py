@@ -34,7 +34,7 @@ class Distortion:
         """x: the picture, 1×3×h×w in [0, 1]; tune: one of `metrics.TUNES`."""
         if tune == PSNR:
             return cls((torch.ones(1, 1, 1, 1, device=x.device),))
-        weights = []
+        weights, x = [], x.contiguous()  # pooling is three times as fast on planes
         for scale, share in enumerate(SHARES):
             mean = _window_mean(x)
             variance = (_window_mean(x.square()) - mean.square()).clamp_min_(0)

@@ -104,9 +104,9 @@ def refine(
         amortised = latents = encoder.quantise(y, quality, z=problem.z, choice=choice)
     if plan is None:
         return amortised
-    target = y
+    target, windows = y, _windows(encoder, tune)
     for number in range(plan.iterations):
-        look = _look(encoder, latents, 0 if number else plan.probes, tune)
+        look = _look(encoder, latents, windows, 0 if number else plan.probes)
         if number == 0:
             problem = problem.measured(y, amortised, look, unit or look.unit)
         move = problem.newton(latents.decoded, target, look.gradient)
@@ -129,7 +129,7 @@ def unit_of(encoder: Encoder, quality: int, tune: str) -> float:
     y = encoder.analyse(quality)
     problem = _Problem.of(encoder, y, quality)
     latents = encoder.quantise(y, quality, z=problem.z, choice=problem.choice(RATE_WEIGHT, uniform=True))
-    return _look(encoder, latents, 0, tune).unit
+    return _look(encoder, latents, _windows(encoder, tune), 1).unit
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class _Problem:
         inside = (..., slice(encoder.height), slice(encoder.width))
         shown = torch.from_numpy(encoder.picture(latents)).to(error.device).permute(2, 0, 1)
         error[inside] = shown / 255 - encoder.x[inside]
-        for tile, _ in _tiles(encoder):
+        for tile in whole(encoder.height, encoder.width).cut(WINDOW):
             place = (..., *tile.slices(1))
             total += Distortion.of(self.tune, encoder.x[place]).value(error[place])
         return encoder.bits(latents) + self.error_weight * total
@@ -191,21 +191,21 @@ class _Look:
     gradient: Tensor  # 1×M×h×w
     squares: Tensor | None  # with `probes`: the mean change of the picture by each latent, squared as the distortion does: 1×M×h×w
     normal: Normal | None  # what a post-filter could do about the error
-    unit: float  # the squared error over the distortion
+    unit: float  # with `probes`: the squared error over the distortion
 
 
-def _look(encoder: Encoder, latents: Latents, probes: int, tune: str) -> _Look:
+def _look(encoder: Encoder, latents: Latents, windows: list[_Window], probes: int) -> _Look:
     basis = encoder.model.postfilter
     kernel = None if basis is None else postfilter.kernel(basis, latents.filter)
     normal = None if basis is None else Normal.empty()
     gradient = torch.empty_like(latents.decoded)
     squares = torch.empty_like(latents.decoded) if probes else None
     errors, distortions = 0.0, 0.0
-    for tile, seen in _tiles(encoder):
+    for window in windows:
+        tile, seen, distortion = window.tile, window.seen, window.distortion
         rows, columns = seen.slices(1)
         kept = _at(tile.inside(seen))
         original = encoder.x[:, :, rows, columns]
-        distortion = Distortion.of(tune, original)
         with torch.enable_grad():
             at = latents.decoded[_at(seen)].contiguous(memory_format=torch.channels_last).requires_grad_()
             x = _synthesise(encoder, at, latents.quality)
@@ -222,7 +222,7 @@ def _look(encoder: Encoder, latents: Latents, probes: int, tune: str) -> _Look:
             _compare(encoder, around, original, tile, seen, normal)
         if kernel is None:
             difference = shown - original
-            if tune != PSNR:
+            if probes:
                 errors, distortions = errors + float(difference.square().sum()), distortions + distortion.value(difference)
             error = distortion.gradient(difference)
         else:
@@ -273,10 +273,19 @@ def _curvature(y: Tensor, latents: Latents, squares: Tensor, nearby_weight: floa
     return found.mul_(total.sum() / (undecided * found).sum().clamp_min(1e-12))
 
 
-def _tiles(encoder: Encoder) -> list[tuple[Tile, Tile]]:
-    """Parts of the picture whose derivatives are in memory at once, each with what the synthesis sees of its surroundings."""
+@dataclass(frozen=True)
+class _Window:
+    """A part of the picture whose derivatives are in memory at once."""
+
+    tile: Tile
+    seen: Tile  # with what the synthesis sees of its surroundings
+    distortion: Distortion  # of errors of what is seen
+
+
+def _windows(encoder: Encoder, tune: str) -> list[_Window]:
     picture = whole(encoder.height, encoder.width)
-    return [(tile, tile.around(TRANSFORM_MARGIN, picture)) for tile in picture.cut(WINDOW)]
+    pairs = [(tile, tile.around(TRANSFORM_MARGIN, picture)) for tile in picture.cut(WINDOW)]
+    return [_Window(tile, seen, Distortion.of(tune, encoder.x[(..., *seen.slices(1))])) for tile, seen in pairs]
 
 
 def _at(tile: Tile) -> tuple:

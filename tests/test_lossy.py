@@ -328,7 +328,7 @@ def test_a_search_knows_the_post_filter(pixels, filtered_model):
         strong = postfilter.pack(1, np.array([3, -2, 1, 2, 0, 1, -2, 1, 2]))
         for filter in (postfilter.NONE, strong):
             latents = replace(latents, filter=filter)
-            gradient = refine._look(encoder, latents, 0, "psnr").gradient
+            gradient = refine._look(encoder, latents, refine._windows(encoder, "psnr"), 0).gradient
             direction = torch.randn(latents.decoded.shape, generator=torch.Generator().manual_seed(4))
             error = []
             for step in (-1e-2, 1e-2):
