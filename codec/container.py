@@ -18,6 +18,7 @@ from .errors import FormatError, ImageError, LimitError, TruncatedError, Unsuppo
 MAGIC = b"\xabLIC"  # the high bit shows a channel that drops it; nothing else is known to begin so
 VERSION = 1
 MAX_SIDE = 2**30
+QUALITY_MAX = 10_000  # hundredths
 NO_MODEL = bytes(4)  # model id of a file that needs none
 MAX_METADATA = 2**24  # bytes of one ICC, EXIF or XMP section once inflated
 
@@ -133,7 +134,7 @@ class _Quality(_Fixed):
         return super().write(0xFFFF if value is None else value)
 
     def interpret(self, number: int) -> int | None:
-        if 10000 < number < 0xFFFF:
+        if QUALITY_MAX < number < 0xFFFF:
             raise FormatError(f"damaged header: quality {number / 100} is above 100")
         return None if number == 0xFFFF else number
 

@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import postfilter, weights
+from . import hyperlatents, postfilter, weights
+from .container import QUALITY_MAX
 from .entropy.coder import BitCounter, Coder, QueueReader, QueueWriter, code_grouped
 from .errors import FormatError, TruncatedError, UnsupportedError
 from .networks.exact import INPUT_MAX, OUTPUT_STEP
@@ -34,7 +35,6 @@ from .quantiser import choose, offsets
 from .tiles import HYPER_STRIDE, STRIDE, TILE, Tile, covering, pad, tiles, whole
 from .walk import Take, walk_latents
 
-QUALITY_MAX = 10_000  # quality in hundredths
 _TILE_ENTRY = struct.Struct("<II")
 _SETTING = struct.Struct("<IIH")
 
@@ -376,11 +376,6 @@ def scale_levels(model: weights.LossyModel, quality: int, z: np.ndarray, shape: 
     return levels.to(torch.uint8).expand(shape).contiguous().cpu().numpy()
 
 
-def hyper_point(model: weights.LossyModel, quality: int) -> int:
-    """Nearest rate point, halves up: the tables of p(z) are not interpolated."""
-    return (2 * quality * (model.config.rate_points - 1) + QUALITY_MAX) // (2 * QUALITY_MAX)
-
-
 def _code_tile(
     coder: Coder,
     model: weights.LossyModel,
@@ -389,7 +384,7 @@ def _code_tile(
     z: np.ndarray | None,
     residuals: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pass the symbols of one tile through a coder: hyper-latents channel by channel, then residuals by table.
+    """Pass the symbols of one tile through a coder: hyper-latents, then residuals by table.
 
     z and residuals: those of the whole picture, or None for a reader. Returns those of the tile, and the levels of the latter.
     """
@@ -400,13 +395,8 @@ def _code_tile(
     if model.scales is not None:
         hyper_rows, hyper_columns = tile.slices(HYPER_STRIDE)
         hyper_shape = (config.hyper_latent_channels, hyper_rows.stop - hyper_rows.start, hyper_columns.stop - hyper_columns.start)
-        point = hyper_point(model, quality)
-        channel = np.repeat(np.arange(hyper_shape[0]), hyper_shape[1] * hyper_shape[2])
-        given = None if z is None else z[:, hyper_rows, hyper_columns].reshape(-1)
-        tile_z = code_grouped(coder, channel, model.hyper_tables[point], given).reshape(hyper_shape)
-        # A damaged stream may hold anything; what the scale network is proved for is bounded.
-        if np.abs(tile_z).max() > INPUT_MAX:
-            raise FormatError(f"hyper-latent {np.abs(tile_z).max()} is out of range: the file is damaged")
+        given = None if z is None else z[:, hyper_rows, hyper_columns]
+        tile_z = hyperlatents.code(coder, model, quality, hyper_shape, given)
     levels = scale_levels(model, quality, tile_z, shape)
     given = None if residuals is None else residuals[:, rows, columns].reshape(-1)
     return tile_z, code_grouped(coder, levels.reshape(-1), model.latent_tables, given).reshape(shape), levels

@@ -20,9 +20,10 @@ import torch
 import torch.nn.functional as F
 
 from . import lossy, refine, weights
+from .container import QUALITY_MAX
 from .errors import TargetError
 from .image import join
-from .lossy import QUALITY_MAX, Encoder, Latents
+from .lossy import Encoder, Latents
 from .metrics import MS_SSIM, PSNR, psnr
 from .networks.execution import execution
 from .tiles import HYPER_STRIDE, STRIDE, whole

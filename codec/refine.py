@@ -33,9 +33,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import postfilter
+from .container import QUALITY_MAX
 from .distortion import Distortion
 from .entropy.coder import code_lengths
-from .lossy import QUALITY_MAX, TRANSFORM_MARGIN, Choice, Encoder, Latents, fit_filter, position, transform_precision
+from .lossy import TRANSFORM_MARGIN, Choice, Encoder, Latents, fit_filter, position, transform_precision
 from .metrics import MS_SSIM, PSNR
 from .networks.transforms import RESPONSE
 from .postfilter import Normal

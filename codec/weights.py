@@ -1,7 +1,7 @@
 """Model files: safetensors with a configuration, found by hash (floor 2).
 
-A model file holds float16 and float32 network weights (`net.*`), the integer scale network (`scale.*`), integer
-probability tables (`table.*`) and, if it has one, the basis of post-filters; its metadata hold the configuration and how it was trained, both as JSON.
+A model file holds float16 and float32 network weights (`net.*`), the integer networks of scales (`scale.*`) and, if it has them, of hyper-context (`hyper.*`),
+integer probability tables (`table.*`) and, if it has one, the basis of post-filters; its metadata hold the configuration and how it was trained, both as JSON.
 A compressed file names its model by the first four bytes of the SHA-256 of the model file.
 
 Models are looked for among the packaged ones and, before them, in the folder that the environment variable
@@ -32,6 +32,7 @@ from .entropy.trellis import POLYNOMIALS
 from .errors import FormatError, UnsupportedError
 from .networks.config import LosslessConfig, LossyConfig
 from .networks.exact import IntegerNetwork
+from .networks.hyper import LEVELS, PLACES, ExactHyperContext
 from .networks.layers import fast_bfloat16
 from .networks.lossless import ACTIVATION_MAX, WEIGHT_GRID, LosslessVAE
 from .networks.model import LossyVAE
@@ -57,7 +58,8 @@ class LossyModel:
     scales: IntegerNetwork | None  # None: factorised prior, scales depend on the rate point alone
     scale_offset: np.ndarray  # int64 [rate points, M], in OUTPUT_STEP of the ladder of scales
     latent_tables: list[Table]  # one a scale level
-    hyper_tables: list[list[Table]]  # [rate point][channel of z]
+    hyper_tables: list[Table]  # one a rate point and channel of z; with hyper-context, one a level and place (`networks/hyper.py`)
+    hyper_context: ExactHyperContext | None = None
     postfilter: torch.Tensor | None = None  # basis: float32 K×3×features (`postfilter.py`)
 
 
@@ -127,8 +129,9 @@ def _load(path: Path, sha256: bytes, device: str) -> LossyModel:
             raise UnsupportedError(f"{path.name}: a trellis of {config.trellis_states} states, which this version does not know")
         with _Uninitialised():
             network = LossyVAE(config)
-        if hasattr(network.prior, "scale_network"):
-            del network.prior.scale_network  # at run time its integers stand for it
+        for exact in ("scale_network", "hyper_context"):
+            if hasattr(network.prior, exact):
+                delattr(network.prior, exact)  # at run time its integers stand for it
         network.load_state_dict(
             {key[4:]: value.float() for key, value in tensors.items() if key.startswith("net.")}, assign=True
         )
@@ -138,9 +141,11 @@ def _load(path: Path, sha256: bytes, device: str) -> LossyModel:
                 for layer in transform.modules():
                     if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
                         layer.to(torch.bfloat16)
-        scales = None
+        scales = context = None
         if config.prior == "hyperprior":
             scales = IntegerNetwork({key[6:]: value for key, value in tensors.items() if key.startswith("scale.")}, device)
+            if config.hyper_groups:
+                context = ExactHyperContext(config, {key[6:]: value for key, value in tensors.items() if key.startswith("hyper.")})
         basis = tensors.get("postfilter.basis")
         if basis is not None and (basis.shape[1:] != (3, FEATURES) or len(basis) > 255):
             raise ValueError(f"a post-filter of {tuple(basis.shape)}")
@@ -154,18 +159,20 @@ def _load(path: Path, sha256: bytes, device: str) -> LossyModel:
             scale_offset=tensors["table.scale_offset"].numpy().astype(np.int64),
             latent_tables=_unpack_tables(tensors["table.latents"].numpy(), tensors["table.latents_ranges"].numpy()),
             hyper_tables=_hyper_tables(tensors, config),
+            hyper_context=context,
             postfilter=None if basis is None else basis.to(device),
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise FormatError(f"{path.name}: not a usable model file: {error}") from error
 
 
-def _hyper_tables(tensors: dict[str, torch.Tensor], config: LossyConfig) -> list[list[Table]]:
+def _hyper_tables(tensors: dict[str, torch.Tensor], config: LossyConfig) -> list[Table]:
     if config.prior != "hyperprior":
         return []
-    flat = _unpack_tables(tensors["table.hyper"].numpy(), tensors["table.hyper_ranges"].numpy())
-    channels = config.hyper_latent_channels
-    return [flat[point * channels : (point + 1) * channels] for point in range(config.rate_points)]
+    found = _unpack_tables(tensors["table.hyper"].numpy(), tensors["table.hyper_ranges"].numpy())
+    if len(found) != (LEVELS * PLACES if config.hyper_groups else config.rate_points * config.hyper_latent_channels):
+        raise ValueError(f"{len(found)} tables of hyper-latents")
+    return found
 
 
 def _unpack_tables(frequencies: np.ndarray, ranges: np.ndarray) -> list[Table]:
@@ -190,6 +197,7 @@ def save(
     scale_offset: np.ndarray,
     latent_tables: list[Table],
     hyper_tables: list[Table],
+    hyper_integers: dict[str, torch.Tensor],
     training: dict,
     postfilter: torch.Tensor | None = None,
 ) -> None:
@@ -197,9 +205,10 @@ def save(
     tensors = {
         f"net.{key}": (value.half() if value.ndim == 4 else value.float()).cpu().contiguous()
         for key, value in network.state_dict().items()
-        if not key.startswith("prior.scale_network.")
+        if not key.startswith(("prior.scale_network.", "prior.hyper_context."))
     }
     tensors |= {f"scale.{key}": value.cpu().contiguous() for key, value in scale_integers.items()}
+    tensors |= {f"hyper.{key}": value.cpu().contiguous() for key, value in hyper_integers.items()}
     tensors["table.scale_offset"] = torch.from_numpy(scale_offset.astype(np.int32))
     tensors["table.latents"], tensors["table.latents_ranges"] = pack_tables(latent_tables)
     if hyper_tables:

@@ -12,7 +12,7 @@ FLOORS = [  # each line may import from the lines above it
     {"image", "tiles", "metrics", "container", "planes", "entropy"},
     {"networks", "postfilter", "distortion"},
     {"weights"},
-    {"walk", "adaptation", "quantiser"},
+    {"walk", "adaptation", "quantiser", "hyperlatents"},
     {"lossy", "lossless"},
     {"refine"},
     {"rate_control"},

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import codec
-from codec import container, lossy, postfilter, refine, weights
+from codec import container, hyperlatents, lossy, postfilter, refine, weights
 from codec.networks.config import LossyConfig
 from codec.networks.exact import OUTPUT_STEP
 from codec.networks.model import LossyVAE
@@ -68,13 +68,13 @@ def test_the_training_estimate_agrees_with_the_counter(monkeypatch):
     with lossy.execution("cpu", 0):
         encoder = lossy.Encoder(model, picture)
         for point in range(0, model.config.rate_points, 2):
-            quality = round(point * lossy.QUALITY_MAX / (model.config.rate_points - 1))
+            quality = round(point * container.QUALITY_MAX / (model.config.rate_points - 1))
             latents = refine.refine(encoder, encoder.analyse(quality), quality, 3)
             t = lossy.position(model, quality)
             z, residuals = (torch.from_numpy(symbols)[None].float() for symbols in (latents.z, latents.residuals))
             levels = encoder.levels(z, quality, latents.residuals.shape)
             bits = float(scale_rate(trained, z, residuals, levels, t)["bpp"]) * picture[..., 0].size
-            bits += float(trained.prior.z_bits(z, t).sum())
+            bits += hyperlatents.lengths(model, quality, latents.z).sum()  # see test_hyperlatents.py
             # Tables are made of counts: on a trellis symbols keep less to the interval that is nearest than Gaussians of it say.
             assert encoder.bits(latents) == pytest.approx(bits, rel=0.02)
 

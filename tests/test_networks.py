@@ -24,6 +24,8 @@ def decode_cost(config: LossyConfig) -> float:
         if config.prior == "hyperprior":
             z = torch.zeros(1, config.hyper_latent_channels, size // 64, size // 64)
             model.prior.scale_index(z, t)
+            if config.hyper_groups:
+                model.prior.hyper_context.bits(z, t)
             walk_latents(model.prior, model.prior.features(z, t), model.unit(t), lambda take, mean: mean)
         model.synthesise(y, t)
     return counter.get_total_flops() / 2 / size**2

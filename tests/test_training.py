@@ -202,11 +202,13 @@ def test_two_processes_train_one_model(folder, tmp_path):
 
 
 def test_a_trained_model_compresses(folder, tmp_path, monkeypatch, photo, capsys):
-    """From pictures to a model file to a compressed picture: train, fit the exact scales, export, use."""
+    """From pictures to a model file to a compressed picture: train, fit the exact networks, export, use."""
     common = ("--data", folder, "--config", "tiny", "--batch", 2, "--crop", 64, "-j", 1, "--log-every", 5)
     assert command(*common, "--out", tmp_path / "a", "--steps", 5, "--snapshot", tmp_path / "a.stable.safetensors") == 0
-    scales = ("--phase", "scales", "--init", tmp_path / "a.stable.safetensors", "--steps", 5)
-    assert command(*common, *scales, "--out", tmp_path / "b", "--export", tmp_path / "m" / "mine.safetensors") == 0
+    hyper = ("--phase", "hyper", "--init", tmp_path / "a.stable.safetensors", "--steps", 5)
+    assert command(*common, *hyper, "--out", tmp_path / "b") == 0
+    scales = ("--phase", "scales", "--init", tmp_path / "b" / CHECKPOINT, "--steps", 5)
+    assert command(*common, *scales, "--out", tmp_path / "c", "--export", tmp_path / "m" / "mine.safetensors") == 0
     assert "images/s" in capsys.readouterr().out
     monkeypatch.setenv("CODEC_MODELS", str(tmp_path / "m"))
     monkeypatch.setenv("CODEC_MODEL", "mine")
@@ -230,9 +232,9 @@ def test_wrong_requests_end_in_one_line(folder, tmp_path, capsys, arguments, sta
 
 
 def last_phase(phase: str, folder: Path, out: Path) -> Trainer:
-    """Ready to run it, after the two before."""
+    """Ready to run it, after those before."""
     init = None
-    for name in ("all", "scales"):
+    for name in ("all", "hyper", "scales"):
         Trainer(CONFIGS["tiny"], configuration(folder, out / name, phase=name, steps=3, init=init)).run()
         init = str(out / name / CHECKPOINT)
     return Trainer(CONFIGS["tiny"], configuration(folder, out / phase, phase=phase, steps=3, init=init))
@@ -262,6 +264,34 @@ def test_training_the_decoder_under_what_the_encoder_writes_leaves_the_encoder_a
     parts = ("synthesis.", "log_inverse_gain.", "prior.scale_network.", "prior.scale_offset.")
     assert {part for part in parts for name in changed if name.startswith(part)} == set(parts)
     assert all(name.startswith(parts) for name in changed)
+
+
+def test_the_hyper_context_learns_what_hyper_latents_have_in_common(folder, tmp_path):
+    """It begins with a logistic a channel; nothing else moves."""
+    Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "all", steps=3)).run()
+    init = str(tmp_path / "all" / CHECKPOINT)
+    trainer = Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "hyper", phase="hyper", steps=30, decay=0, lr=1e-2, init=init))
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    batch = trainer._crops(np.random.default_rng(1), 8)
+    with torch.no_grad():
+        bits = [float(objective.hyper_rate(trainer.model, *batch)["bpp"].sum())]
+    trainer.run()
+    with torch.no_grad():
+        bits.append(float(objective.hyper_rate(trainer.model, *batch)["bpp"].sum()))
+    assert bits[1] < 0.95 * bits[0]
+    changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("prior.hyper_context.networks.") for name in changed)
+
+
+def test_a_model_without_hyper_context_may_get_one_and_no_other_shape_fits(folder, tmp_path):
+    plain = dataclasses.replace(CONFIGS["tiny"], hyper_groups=())
+    Trainer(plain, configuration(folder, tmp_path / "all", steps=3)).run()
+    init = str(tmp_path / "all" / CHECKPOINT)
+    assert Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "b", phase="hyper", init=init)).model.config == CONFIGS["tiny"]
+    with pytest.raises(ValueError, match="another shape"):
+        Trainer(dataclasses.replace(CONFIGS["tiny"], hyper_groups=(4, 4), hyper_width=28), configuration(folder, tmp_path / "c", init=init))
+    with pytest.raises(ValueError, match="no hyper-context"):
+        Trainer(plain, configuration(folder, tmp_path / "d", phase="hyper", init=init))
 
 
 def test_symbols_that_no_table_expects_ask_for_wider_ones():
@@ -300,7 +330,7 @@ def test_training_under_what_the_encoder_writes_moves_every_part(folder, tmp_pat
     trainer.run()
     assert not trainer.skipped
     same = {name for name, value in trainer.model.named_parameters() if torch.equal(value, before[name])}
-    assert not same
+    assert same == {name for name in before if name.startswith("prior.hyper_context.")}
 
 
 def test_at_the_start_no_scale_is_pushed_by_its_table(folder, tmp_path, monkeypatch):

@@ -59,8 +59,8 @@ class QueueReader:
         try:
             coded = self._decoder.decode(table.model, count)
             found = coded + np.int32(table.low)
-            places = np.flatnonzero(coded == table.escape)
-            if len(places):
+            if count and coded.max() == table.escape:  # none is larger
+                places = np.flatnonzero(coded == table.escape)
                 lengths = self._decoder.decode(_LENGTHS, len(places))
                 values = np.left_shift(np.int32(1), lengths)
                 for length in range(1, ESCAPE_BITS):
@@ -132,3 +132,12 @@ def code_grouped(coder: Coder, index: np.ndarray, tables: list[Table], symbols: 
             result[places] = coder.code(None if symbols is None else symbols[places], count, table)
             start += count
     return result
+
+
+def grouped_lengths(symbols: np.ndarray, index: np.ndarray, tables: list[Table]) -> np.ndarray:
+    """Ideal code length in bits of each symbol under the table of its index, float64, all of one shape."""
+    bits = np.empty(symbols.shape)
+    for number in np.unique(index):
+        places = index == number
+        bits[places] = code_lengths(symbols[places], tables[number])
+    return bits

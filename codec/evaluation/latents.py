@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .. import container, image, lossy, refine, weights
+from .. import container, hyperlatents, image, lossy, refine, weights
 from ..container import Header, Tag
-from ..entropy.coder import code_grouped, code_lengths
+from ..entropy.coder import code_grouped, grouped_lengths
 from ..entropy.distributions import Table
 from ..lossy import Encoder, Latents
-from ..networks.exact import INPUT_MAX
 from ..networks.execution import execution
 from ..tiles import HYPER_STRIDE, STRIDE, padded_size, tiles
 from .plots import INK, OURS, PEERS
@@ -144,24 +143,14 @@ def bits_by_symbol(encoder: Encoder, latents: Latents) -> tuple[np.ndarray, np.n
     """Code length of each residual [M, h, w] and of each hyper-latent [Cz, h/4, w/4] under the tables of the file."""
     model, z = encoder.model, latents.z
     levels = encoder.levels(torch.from_numpy(z)[None], latents.quality, latents.residuals.shape)[0].cpu().numpy()
-    latent_bits = _lengths(latents.residuals, levels, model.latent_tables)
+    latent_bits = grouped_lengths(latents.residuals, levels, model.latent_tables)
     if model.scales is None:
         return latent_bits, np.zeros(z.shape)
-    tables = model.hyper_tables[lossy.hyper_point(model, latents.quality)]
-    return latent_bits, _lengths(z, _channels(z.shape), tables)
-
-
-def _channels(shape: tuple[int, ...]) -> np.ndarray:
-    """The channel of each element."""
-    return np.broadcast_to(np.arange(shape[0])[:, None, None], shape)
-
-
-def _lengths(symbols: np.ndarray, index: np.ndarray, tables: list[Table]) -> np.ndarray:
-    bits = np.empty(symbols.shape)
-    for number in np.unique(index):
-        places = index == number
-        bits[places] = code_lengths(symbols[places], tables[number])
-    return bits
+    hyper_bits = np.empty(z.shape)
+    for tile in tiles(encoder.height, encoder.width):
+        place = (slice(None), *tile.slices(HYPER_STRIDE))
+        hyper_bits[place] = hyperlatents.lengths(model, latents.quality, z[place])
+    return latent_bits, hyper_bits
 
 
 def traverse(encoder: Encoder, latents: Latents, channel: int) -> Traversal:
@@ -215,9 +204,10 @@ def sample(
         z = np.zeros((0, 0, 0), np.int32)
         if model.scales is not None:
             shape = model.config.hyper_latent_channels, padded_height // HYPER_STRIDE, padded_width // HYPER_STRIDE
-            tables = model.hyper_tables[lossy.hyper_point(model, hundredths)]
-            z = code_grouped(dice, _channels(shape).reshape(-1), tables, None).reshape(shape)
-            z = z.clip(-INPUT_MAX, INPUT_MAX)
+            z = np.empty(shape, np.int32)
+            for tile in tiles(height, width):
+                place = (slice(None), *tile.slices(HYPER_STRIDE))
+                z[place] = hyperlatents.code(dice, model, hundredths, z[place].shape, None)
         shape = model.config.latent_channels, padded_height // STRIDE, padded_width // STRIDE
         levels = encoder.levels(torch.from_numpy(z)[None], hundredths, shape)[0].cpu().numpy()
         residuals = code_grouped(dice, levels.reshape(-1), model.latent_tables, None).reshape(shape)

@@ -24,6 +24,8 @@ class LossyConfig:
     hyper_latent_channels: int = 128  # z, at 1/64
     hyper_width: int = 192
     context_steps: int = 4  # decoding steps of the mean: 1, 4 or 6
+    # Channels of z by the group in which they are decoded, each given those before it (`hyper.py`); none: each channel on its own.
+    hyper_groups: tuple[int, ...] = ()
     # Quantiser: the unit of the trellis' grid, 0 for whole numbers; the lowest scale level that goes along the trellis; its states.
     trellis_step: float = 0.0
     trellis_level: int = 10
@@ -70,6 +72,7 @@ CONFIGS = {
             analysis_blocks=(1, 4, 3),
             synthesis_blocks=(2, 5, 2),
             context_steps=6,
+            hyper_groups=(8, 8, 16, 96),
             trellis_step=11 / 16,
             trellis_states=128,
             lambda_min=0.0016,
@@ -82,6 +85,7 @@ CONFIGS = {
             latent_channels=48,
             hyper_latent_channels=8,
             hyper_width=24,
+            hyper_groups=(2, 6),
             rate_points=3,
             trellis_step=11 / 16,
         ),

@@ -21,12 +21,14 @@ from .layers import multiply
 
 ACTIVATION_MAX = 255  # activations after the rectifier: 0..255
 WEIGHT_MAX = 127  # weights: -127..127
+FEW = 512  # positions up to which torch's own product is faster than oneDNN, which reorders the weights
 EXACT_LIMIT = 2**24  # integers below are exact in float32, and so are their sums
 OUTPUT_STEP = 1 / 16  # fixed-point step of the network's output
 OUTPUT_MAX = 2047  # largest output magnitude, in steps
 INPUT_MAX = 127  # largest input magnitude (the input is integer: quantised hyper-latents)
-# Every exact network has these layers: (kernel size, 2× pixel shuffle after it). All but the last are rectified.
-PLAN = ((1, False), (3, False), (1, True), (3, False), (1, True), (3, False), (1, False))
+# Layers of an exact network: (kernel size, 2× pixel shuffle after it). All but the last are rectified.
+Plan = tuple[tuple[int, bool], ...]
+SCALE_PLAN: Plan = ((1, False), (3, False), (1, True), (3, False), (1, True), (3, False), (1, False))
 
 
 def round_through(x: Tensor) -> Tensor:
@@ -67,13 +69,13 @@ class ExactLayer(nn.Module):
 
 
 class ExactNetwork(nn.Module):
-    """Quantised hyper-latents z: B×Cz×h×w (integers) -> B×M×4h×4w fixed-point values, in float32."""
+    """Quantised hyper-latents z: B×Cz×h×w (integers) -> fixed-point values in float32; under the plan of scales B×M×4h×4w."""
 
-    def __init__(self, channels_in: int, width: int, channels_out: int):
+    def __init__(self, channels_in: int, width: int, channels_out: int, plan: Plan = SCALE_PLAN):
         super().__init__()
         self.layers = nn.ModuleList()
-        last = len(PLAN) - 1
-        for index, (size, shuffle) in enumerate(PLAN):
+        last = len(plan) - 1
+        for index, (size, shuffle) in enumerate(plan):
             inner = channels_in if index == 0 else width
             outer = channels_out if index == last else width * (4 if shuffle else 1)
             self.layers.append(ExactLayer(inner, outer, size=size, rectify=index < last, shuffle=shuffle))
@@ -118,10 +120,10 @@ class IntegerNetwork:
     Raises ValueError if a sum could leave the range in which float32 is exact.
     """
 
-    def __init__(self, tensors: dict[str, Tensor], device: torch.device | str = "cpu"):
+    def __init__(self, tensors: dict[str, Tensor], device: torch.device | str = "cpu", plan: Plan = SCALE_PLAN):
         self.layers = []
         bound_in = INPUT_MAX
-        for index, (size, shuffle) in enumerate(PLAN):
+        for index, (size, shuffle) in enumerate(plan):
             weight = tensors[f"{index}.weight"].to(torch.int64)
             bias = tensors[f"{index}.bias"].to(torch.int64)
             bound = int((weight.abs().sum((1, 2, 3)) * bound_in + bias.abs()).max())
@@ -134,20 +136,25 @@ class IntegerNetwork:
                     tensors[f"{index}.multiplier"].to(device, torch.float32)[:, None, None],
                     weight.shape[0] if size > 1 else 1,
                     shuffle,
-                    (-OUTPUT_MAX, OUTPUT_MAX) if index == len(PLAN) - 1 else (0, ACTIVATION_MAX),
+                    (-OUTPUT_MAX, OUTPUT_MAX) if index == len(plan) - 1 else (0, ACTIVATION_MAX),
                 )
             )
             bound_in = ACTIVATION_MAX
 
     @torch.no_grad()
     def __call__(self, z: Tensor) -> Tensor:
-        """z: B×Cz×h×w integers within ±INPUT_MAX, float32 or float64 -> B×M×4h×4w integers of that type, in OUTPUT_STEP."""
+        """z: B×Cz×h×w integers within ±INPUT_MAX, float32 or float64 -> integers of that type, in OUTPUT_STEP; of scales B×M×4h×4w."""
+        few = z[0, 0].numel() < FEW
+        z = z.contiguous(memory_format=torch.channels_last)
         with torch.autocast(z.device.type, enabled=False):
             for weight, bias, multiplier, groups, shuffle, (low, high) in self.layers:
                 weight, bias = weight.to(z.dtype), bias.to(z.dtype)
-                z = multiply(z, weight, bias) if groups == 1 else F.conv2d(z, weight, bias, padding=1, groups=groups)
+                if groups > 1:
+                    z = F.conv2d(z, weight, bias, padding=1, groups=groups)
+                else:
+                    z = F.conv2d(z, weight, bias) if few else multiply(z, weight, bias)
                 # The one rounding of the format: a float32 product, whatever type holds the sums.
-                z = (z.float() * multiplier).round().clamp(low, high).to(z.dtype)
+                z = z.float().mul_(multiplier).round_().clamp_(low, high).to(z.dtype)
                 if shuffle:
                     z = F.pixel_shuffle(z, 2)
         return z

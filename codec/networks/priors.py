@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .config import LossyConfig
 from .exact import ExactNetwork
+from .hyper import HyperContext
 from .layers import Block, Down, RateTable, Up, activation, multiply, pointwise
 
 SCALE_LEVELS = 64  # standard deviations of the discretised Gaussians: a geometric ladder
@@ -189,7 +190,7 @@ class HyperPrior(nn.Module):
         self.analysis_down = Down(width, width)
         self.analysis_block = Block(width)
         self.analysis_out = Down(width, hyper)
-        # p(z): one logistic a channel and rate point.
+        # p(z): one logistic a channel and rate point; what training sees even where files know more of it.
         self.z_mean = RateTable(points, hyper)
         self.z_log_scale = RateTable(points, hyper, math.log(0.5))
         self.features_in = pointwise(hyper, width)
@@ -204,6 +205,8 @@ class HyperPrior(nn.Module):
         )
         self.scale_offset = RateTable(points, m)
         self.scale_network = ExactNetwork(hyper, width, m)
+        if config.hyper_groups:
+            self.hyper_context = HyperContext(config)
 
     def infer(self, y: Tensor) -> Tensor:
         """Gained latents y: B×M×h×w, h and w multiples of 4 -> hyper-latents z: B×Cz×h/4×w/4."""

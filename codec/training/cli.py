@@ -26,11 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--phase",
-        choices=("all", "files", "decoder", "scales", "synthesis"),
+        choices=("all", "hyper", "scales", "files", "decoder", "synthesis"),
         default="all",
-        help="all: everything, from nothing or --init. To finish a model, under crops as the encoder codes them, each from the one before"
-        " by --init: scales: the exact scale network alone, with its quantisation in the loop; files: everything again;"
-        " decoder: the same for synthesis and scales alone; synthesis: that network alone",
+        help="all: everything, from nothing or --init. To finish a model, each from the one before by --init: hyper: the exact networks that"
+        " code hyper-latents (not textbook); then, under crops as the encoder codes them, scales: the exact scale network alone;"
+        " files: everything but these codes again; decoder: the same for synthesis and scales alone; synthesis: that network alone",
     )
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--checkpoint-minutes", type=float, default=5.0)
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-j", "--threads", type=int, default=0, help="0: all cores")
     parser.add_argument("--snapshot", metavar="FILE", help="when done, write the averaged weights alone, to be continued")
     parser.add_argument(
-        "--export", metavar="FILE", help="when done, write a model file (after --phase scales, or a factorised model)"
+        "--export", metavar="FILE", help="when done, write a model file (after --phase hyper and --phase scales, or a factorised model)"
     )
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import lossy, refine, weights
+from ..container import QUALITY_MAX
 from ..networks.execution import execution
 from ..networks.model import LossyVAE
 from .data import ImageFolder
@@ -60,7 +61,7 @@ def encode_crops(
     rng, found = np.random.default_rng(seed), []
     with execution("cpu", 0):
         for _ in range(count):
-            quality = int(rng.integers(lossy.QUALITY_MAX + 1))
+            quality = int(rng.integers(QUALITY_MAX + 1))
             x = (data.crops(1, size, rng, flat=flat)[0].cpu() * 255).round().to(torch.uint8)
             encoder = lossy.Encoder(model, np.ascontiguousarray(x.permute(1, 2, 0).numpy()))
             latents = refine.refine(encoder, encoder.analyse(quality), quality, EFFORT)

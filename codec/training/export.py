@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from .. import weights
+from .. import hyperlatents, weights
+from ..container import QUALITY_MAX
 from ..entropy.distributions import Table, gaussian_weights, quantise, trellis_weights
 from ..networks.config import LossyConfig
 from ..networks.exact import INPUT_MAX, OUTPUT_STEP
+from ..networks.hyper import LEVELS, PLACES, ExactHyperContext, logistic_weights
 from ..networks.lossless import LosslessVAE, fit_linear
 from ..networks.model import LossyVAE
 from ..networks.priors import SCALE_LEVELS, FactorisedPrior, HyperPrior, index_to_scale
@@ -56,38 +58,54 @@ def latent_tables(config: LossyConfig, counts: np.ndarray | None = None) -> list
     return tables
 
 
-def count_symbols(encoded: Encoded, config: LossyConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Occurrences in encoded crops: of residuals by scale level, and of hyper-latents -INPUT_MAX..INPUT_MAX by nearest
-    rate point and channel."""
+def count_symbols(encoded: Encoded, network: LossyVAE) -> tuple[np.ndarray, np.ndarray]:
+    """Occurrences in encoded crops: of residuals by scale level, and of hyper-latents -INPUT_MAX..INPUT_MAX, less the whole number that
+    they are counted from, by table: of hyper-context, or of the nearest rate point and the channel."""
+    config, context = network.config, _exact_context(network)
     counts = np.zeros((SCALE_LEVELS, 2 * COUNTED + 1), dtype=np.int64)
-    hyper = np.zeros((config.rate_points, config.hyper_latent_channels, 2 * INPUT_MAX + 1), dtype=np.int64)
+    channels = np.arange(config.hyper_latent_channels)[:, None, None]
+    hyper = np.zeros((LEVELS * PLACES if context else config.rate_points * len(channels), 2 * INPUT_MAX + 1), dtype=np.int64)
     for t, z, residuals, levels in zip(encoded.t, encoded.z, encoded.residuals, encoded.levels, strict=True):
         flat = levels.long() * counts.shape[1] + residuals.clamp(-COUNTED, COUNTED) + COUNTED
         counts += np.bincount(flat.flatten().numpy(), minlength=counts.size).reshape(counts.shape)
-        flat = torch.arange(hyper.shape[1])[:, None, None] * hyper.shape[2] + z + INPUT_MAX
-        hyper[round(float(t))] += np.bincount(flat.flatten().numpy(), minlength=hyper[0].size).reshape(hyper[0].shape)
+        z = z.numpy().astype(np.int32)
+        index, whole = hyperlatents.indices(context, _quality(float(t), config), z) if context else (len(channels) * round(float(t)) + channels, 0)
+        flat = index * hyper.shape[1] + (z - whole).clip(-INPUT_MAX, INPUT_MAX) + INPUT_MAX
+        hyper += np.bincount(flat.reshape(-1), minlength=hyper.size).reshape(hyper.shape)
     return counts, hyper
+
+
+def _quality(t: float, config: LossyConfig) -> int:
+    """Of a position on the trade-off grid."""
+    return round(t / (config.rate_points - 1) * QUALITY_MAX)
+
+
+def _exact_context(network: LossyVAE) -> ExactHyperContext | None:
+    if not network.config.hyper_groups:
+        return None
+    return ExactHyperContext(network.config, network.prior.hyper_context.integers())
 
 
 @torch.no_grad()
 def hyper_tables(network: LossyVAE, counts: np.ndarray | None = None) -> list[Table]:
-    """p(z) at each rate point and channel, corrected by how often each value occurred (`counts`, as `count_symbols` has
-    them), cut where less than one part in 10^5 lies beyond."""
-    prior = network.prior
+    """The tables of p(z), corrected by how often each value occurred (`counts`, as `count_symbols` has them), cut where less than one part
+    in 10^5 lies beyond."""
+    prior, config = network.prior, network.config
+    if config.hyper_groups:
+        mass = np.stack([logistic_weights(table, INPUT_MAX)[:-1] for table in range(LEVELS * PLACES)])
+    else:
+        symbols = torch.arange(-INPUT_MAX, INPUT_MAX + 1, dtype=torch.float32)
+        grid = symbols[None, None, :, None].expand(config.rate_points, config.hyper_latent_channels, -1, 1)
+        mass = torch.exp2(-prior.z_bits(grid, torch.arange(config.rate_points).float())).flatten(0, 1)[:, :, 0].double().numpy()
+    if counts is not None:
+        mass = HYPER_PSEUDO_COUNT * mass + counts
     tables = []
-    symbols = torch.arange(-INPUT_MAX, INPUT_MAX + 1, dtype=torch.float32)
-    for point in range(network.config.rate_points):
-        t = torch.tensor([float(point)])
-        grid = symbols[None, None, :, None].expand(1, network.config.hyper_latent_channels, -1, 1)
-        mass = torch.exp2(-prior.z_bits(grid, t))[0, :, :, 0].double().numpy()  # Cz×symbols
-        if counts is not None:
-            mass = HYPER_PSEUDO_COUNT * mass + counts[point]
-        for row in mass:
-            inside = np.flatnonzero(row > 1e-5 * row.max())
-            low, high = int(inside[0]), int(inside[-1])
-            kept = row[low : high + 1]
-            tail = max(float(row.sum() - kept.sum()), FLOOR * float(row.sum()))
-            tables.append(Table(low - INPUT_MAX, quantise(np.append(kept, tail))))
+    for row in mass:
+        inside = np.flatnonzero(row > 1e-5 * row.max())
+        low, high = int(inside[0]), int(inside[-1])
+        kept = row[low : high + 1]
+        tail = max(float(row.sum() - kept.sum()), FLOOR * float(row.sum()))
+        tables.append(Table(low - INPUT_MAX, quantise(np.append(kept, tail))))
     return tables
 
 
@@ -124,7 +142,7 @@ def snapshot(trainer: Trainer, path: str | Path) -> None:
 
 
 def export(trainer: Trainer, path: str | Path) -> None:
-    """Write the averaged weights of a trainer as a model file. Raises ValueError if the scale network is not exact yet."""
+    """Write the averaged weights of a trainer as a model file. Raises ValueError if a network that picks tables is not exact yet."""
     network = LossyVAE(trainer.model.config)
     network.load_state_dict({name: value.cpu() for name, value in trainer.ema.items()})
     _require_exact(network)
@@ -137,7 +155,7 @@ def export(trainer: Trainer, path: str | Path) -> None:
         most = min(CROPS, 16 * len(trainer.data.train))
         for crops in (most // 4, most):  # the search depends on the tables that are made of what it finds
             encoded = encode_crops(network, trainer.data, crops, size, trainer.config.seed + 1, flat=0.0, counts=counts)
-            counts = count_symbols(encoded, network.config)
+            counts = count_symbols(encoded, network)
         basis = fit_basis(network, encoded)
     save_network(network, path, _record(trainer), counts, basis)
 
@@ -153,8 +171,12 @@ def export_lossless(trainer: Trainer, path: str | Path) -> None:
 
 
 def _require_exact(network: LossyVAE) -> None:
-    if isinstance(network.prior, HyperPrior) and float(network.prior.scale_network.layers[-1].step) == 0:
+    if not isinstance(network.prior, HyperPrior):
+        return
+    if float(network.prior.scale_network.layers[-1].step) == 0:
         raise ValueError("the scale network is not quantised yet: train with --phase scales first")
+    if network.config.hyper_groups and float(network.prior.hyper_context.networks[0].layers[-1].step) == 0:
+        raise ValueError("the hyper-context is not trained yet: train with --phase hyper first")
 
 
 def save_network(
@@ -176,6 +198,7 @@ def save_network(
         scale_offset=(prior.scale_offset.table.detach() / OUTPUT_STEP).round().numpy(),
         latent_tables=latent_tables(network.config, counts and counts[0]),
         hyper_tables=[] if factorised else hyper_tables(network, counts and counts[1]),
+        hyper_integers=prior.hyper_context.integers() if network.config.hyper_groups else {},
         training=training,
         postfilter=basis,
     )

@@ -24,11 +24,12 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..networks.config import LosslessConfig, LossyConfig
+from ..networks.hyper import HyperContext
 from ..networks.layers import fast_bfloat16
 from ..networks.model import LossyVAE
 from .data import ImageFolder
 from .encoded import Encoded, encode_crops
-from .objective import rate_distortion, scale_rate, synthesis_distortion
+from .objective import hyper_rate, rate_distortion, scale_rate, synthesis_distortion
 from .soap import SOAP
 from .written import WrittenRateDistortion
 
@@ -38,9 +39,10 @@ VALIDATION_POINTS = 5
 # Phase: what it minimises, and which fields of encoded crops that sees.
 PHASES = {
     "all": (rate_distortion, ()),
+    "hyper": (hyper_rate, ()),
+    "scales": (scale_rate, ("z", "residuals", "levels", "t")),
     "files": (None, ()),  # see `_objective`
     "decoder": (None, ()),
-    "scales": (scale_rate, ("z", "residuals", "levels", "t")),
     "synthesis": (synthesis_distortion, ("x", "decoded", "t")),
 }
 ENCODED_CROPS = 1536  # for the phases after the first: 1 GB at 256² pixels
@@ -63,9 +65,10 @@ class TrainingConfig:
     clip: float = 20.0
     ema: float = 0.998
     seed: int = 0
-    # "all": everything, under noise; "files": everything, under what the encoder writes; "decoder": the same for synthesis and scales
-    # alone, whose derivatives are exact, since symbols do not depend on them; "scales": the exact scale network alone,
-    # quantisation in the loop; "synthesis": that network alone, whose weights no symbol depends on: files keep their bytes.
+    # "all": everything, under noise; "hyper": the hyper-context alone, exact; "scales": the exact scale network alone, quantisation in the
+    # loop; "files": everything but the hyper-context, under what the encoder writes; "decoder": the same for synthesis and scales
+    # alone, whose derivatives are exact, since symbols do not depend on them; "synthesis": that network alone, whose weights no symbol
+    # depends on: files keep their bytes.
     phase: str = "all"
     init: str | None = None
     precision: str = "auto"  # "auto", "float32" or "bfloat16"
@@ -164,7 +167,9 @@ class Trainer:
             if config.init:
                 start = load_checkpoint(config.init)
                 self._check_shape(start, config.init)
-                self.model.load_state_dict(start["ema"])
+                # A phase of its own begins the hyper-context.
+                fresh = {name: value for name, value in self.model.state_dict().items() if ".hyper_context." in name}
+                self.model.load_state_dict(fresh | start["ema"])
             else:
                 self._start_fresh()
         else:
@@ -173,11 +178,15 @@ class Trainer:
         self.model.to(self.device, memory_format=torch.channels_last)
         if config.phase == "scales":
             self._prepare_scales(calibrate=state is None)
+        elif config.phase == "hyper":
+            self._prepare_hyper(begin=state is None)
         elif config.phase == "synthesis":
             self._train_only(self.model.synthesis, self.model.log_inverse_gain)
         elif config.phase == "decoder":
             prior = self.model.prior
             self._train_only(self.model.synthesis, self.model.log_inverse_gain, prior.scale_network, prior.scale_offset)
+        if config.phase != "hyper" and self._context is not None:
+            self._context.requires_grad_(False)
         self.encoded = None if PHASES[config.phase][1] == () else self._encode(ENCODED_CROPS)
         self.ema = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.bfloat16 = fast_bfloat16(self.device) if config.precision == "auto" else config.precision == "bfloat16"
@@ -222,11 +231,12 @@ class Trainer:
         return objective
 
     def _check_shape(self, state: dict, path: str | Path) -> None:
-        shape = type(self.model_config)
-        if state["model_config"].keys() != self.model_config.to_dict().keys() or (
-            shape.from_dict(state["model_config"]) != self.model_config
-        ):
-            raise ValueError(f"{path} holds a model {state['model_config']['name']!r} of another shape")
+        """A model without hyper-context may get one."""
+        shape, found = type(self.model_config), state["model_config"]
+        if isinstance(self.model_config, LossyConfig) and not found.get("hyper_groups"):
+            found = {**found, "hyper_groups": self.model_config.hyper_groups}
+        if found.keys() != self.model_config.to_dict().keys() or shape.from_dict(found) != self.model_config:
+            raise ValueError(f"{path} holds a model {found['name']!r} of another shape")
 
     def _largest_validation(self) -> int:
         smallest = min(min(image.shape[1:]) for image in (self.data.held_back or self.data.train))
@@ -250,6 +260,20 @@ class Trainer:
             x, t = self._crops(np.random.default_rng((self.config.seed, self.rank)), 32)
             with torch.no_grad():
                 prior.scale_network.calibrate(prior.infer(self.model.analyse(x, t)).round())
+
+    @property
+    def _context(self) -> HyperContext | None:
+        return getattr(getattr(self.model, "prior", None), "hyper_context", None)
+
+    def _prepare_hyper(self, begin: bool) -> None:
+        """begin: unless it was trained before, with the channels in the order of their news."""
+        if self._context is None:
+            raise ValueError(f"the model {self.model_config.name!r} has no hyper-context")
+        self._train_only(self._context)
+        if begin and float(self._context.networks[0].layers[-1].step) == 0:
+            x, t = self._crops(np.random.default_rng((self.config.seed, 0)), 32)
+            with torch.no_grad():
+                self._context.calibrate(self.model.prior.infer(self.model.analyse(x, t)).round(), t)
 
     def _encode(self, count: int) -> Encoded:
         """What the phases after the first are fitted to: so many crops at most. (A run that is resumed encodes anew, with the scales it has by then.)"""

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..networks.exact import OUTPUT_STEP, round_through
+from ..networks.exact import INPUT_MAX, OUTPUT_STEP, round_through
 from ..networks.model import LossyVAE
 from ..networks.priors import FactorisedPrior, gaussian_bits, symbol_bits
 from ..networks.transforms import PATCH, RESPONSE, STRIDE
@@ -96,6 +96,17 @@ def scale_rate(model: LossyVAE, z: Tensor, residuals: Tensor, levels: Tensor, t:
     bpp = bits / (residuals.shape[2] * residuals.shape[3] * STRIDE**2)
     weight = torch.tensor([model.trade_off(value) ** WEIGHT_EXPONENT for value in t.tolist()], device=bits.device)
     return {"loss": bpp * weight, "bpp": bpp}
+
+
+def hyper_rate(model: LossyVAE, x: Tensor, t: Tensor) -> dict[str, Tensor]:
+    """R of the hyper-latents alone, given what is decoded of them: what training the hyper-context needs.
+
+    Returns per-picture `loss`, R in bits a pixel, and the same as `bpp`.
+    """
+    with torch.no_grad():
+        z = model.prior.infer(model.analyse(x, t)).round().clamp(-INPUT_MAX, INPUT_MAX)
+    bpp = model.prior.hyper_context.bits(z, t) / (x.shape[2] * x.shape[3])
+    return {"loss": bpp, "bpp": bpp}
 
 
 def synthesis_distortion(model: LossyVAE, x: Tensor, decoded: Tensor, t: Tensor) -> dict[str, Tensor]:
