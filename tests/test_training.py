@@ -290,6 +290,8 @@ def test_a_model_without_hyper_context_may_get_one_and_no_other_shape_fits(folde
     assert Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "b", phase="hyper", init=init)).model.config == CONFIGS["tiny"]
     with pytest.raises(ValueError, match="another shape"):
         Trainer(dataclasses.replace(CONFIGS["tiny"], hyper_groups=(4, 4), hyper_width=28), configuration(folder, tmp_path / "c", init=init))
+    with pytest.raises(ValueError, match="another shape"):  # of a run, half of it
+        Trainer(CONFIGS["tiny"], configuration(folder, tmp_path / "all", phase="hyper"), resume=True)
     with pytest.raises(ValueError, match="no hyper-context"):
         Trainer(plain, configuration(folder, tmp_path / "d", phase="hyper", init=init))
 

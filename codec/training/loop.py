@@ -166,7 +166,7 @@ class Trainer:
         if state is None:
             if config.init:
                 start = load_checkpoint(config.init)
-                self._check_shape(start, config.init)
+                self._check_shape(start, config.init, grow=True)
                 # A phase of its own begins the hyper-context.
                 fresh = {name: value for name, value in self.model.state_dict().items() if ".hyper_context." in name}
                 self.model.load_state_dict(fresh | start["ema"])
@@ -230,10 +230,10 @@ class Trainer:
             objective.calibrate(self.model, batches, dist.all_reduce if self.world > 1 else lambda counts: None)
         return objective
 
-    def _check_shape(self, state: dict, path: str | Path) -> None:
-        """A model without hyper-context may get one."""
+    def _check_shape(self, state: dict, path: str | Path, *, grow: bool = False) -> None:
+        """grow: a model without hyper-context may get one."""
         shape, found = type(self.model_config), state["model_config"]
-        if isinstance(self.model_config, LossyConfig) and not found.get("hyper_groups"):
+        if grow and isinstance(self.model_config, LossyConfig) and not found.get("hyper_groups"):
             found = {**found, "hyper_groups": self.model_config.hyper_groups}
         if found.keys() != self.model_config.to_dict().keys() or shape.from_dict(found) != self.model_config:
             raise ValueError(f"{path} holds a model {found['name']!r} of another shape")
