@@ -57,9 +57,8 @@ class WrittenRateDistortion:
         self._calls = 0
 
     def _choose_with(self, tables: list[Table]) -> None:
-        symbols = np.arange(-REACH, REACH + 1, dtype=np.int32)
-        self.lengths = torch.from_numpy(np.stack([code_lengths(symbols, table) for table in tables]).astype(np.float32))
-        self.slopes = _slopes(self.lengths, _first(self.config))
+        self.lengths = _lengths(tables)
+        self.slopes = _slopes(_lengths(latent_tables(self.config)), self.lengths, _first(self.config))
 
     @torch.no_grad()
     def calibrate(self, model: LossyVAE, batches: list[tuple[Tensor, Tensor]], total: Callable[[Tensor], None] = lambda counts: None) -> None:
@@ -245,15 +244,22 @@ def _first(config: LossyConfig) -> int:
     return config.trellis_level if config.trellis_step else SCALE_LEVELS
 
 
-def _slopes(lengths: Tensor, first: int) -> Tensor:
+def _lengths(tables: list[Table]) -> Tensor:
+    """Code lengths of symbols -REACH..REACH: levels×symbols."""
+    symbols = np.arange(-REACH, REACH + 1, dtype=np.int32)
+    return torch.from_numpy(np.stack([code_lengths(symbols, table) for table in tables]).astype(np.float32))
+
+
+def _slopes(gaussian: Tensor, lengths: Tensor, first: int) -> Tensor:
     """Change of code lengths, levels×symbols, from one level to the next: half of that between its neighbours, where both have its quantiser.
-    Its mean under the table itself is zero, as that of a derivative of the likelihood must be; differences to one side alone have another.
-    In the flat tails of tables it is that of less unlikely symbols: outliers ask for wider tables no less than those do."""
+    Of Gaussian tables, since wide ones have few counts for each symbol, and what is drawn from noise below is no noise any more. In their flat
+    tails it is that of less unlikely symbols: outliers ask for wider tables no less than those do. Its mean under the table that is in use
+    (`lengths`) is zero, as that of a derivative of the likelihood must be; differences to one side alone have another."""
     level = torch.arange(len(lengths))
     begin, end = torch.where(level < first, 0, first), torch.where(level < first, first, len(lengths)) - 1
     lower, upper = torch.maximum(level - 1, begin), torch.minimum(level + 1, end)
-    slopes = (lengths[upper] - lengths[lower]) / (upper - lower).clamp_min(1)[:, None]
-    probability = (-lengths).exp2()
-    slopes -= (probability * slopes).sum(1, keepdim=True) / probability.sum(1, keepdim=True)
+    slopes = (gaussian[upper] - gaussian[lower]) / (upper - lower).clamp_min(1)[:, None]
     outwards = slopes[:, REACH:].cummin(1).values, slopes[:, : REACH + 1].flip(1).cummin(1).values.flip(1)
-    return torch.cat((outwards[1], outwards[0][:, 1:]), 1)
+    slopes = torch.cat((outwards[1], outwards[0][:, 1:]), 1)
+    probability = (-lengths).exp2()
+    return slopes - (probability * slopes).sum(1, keepdim=True) / probability.sum(1, keepdim=True)
