@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import LossyConfig
-from .exact import ExactNetwork, IntegerNetwork, Plan
+from .exact import OUTPUT_STEP, ExactNetwork, IntegerNetwork, Plan
 
 WIDTH = 128
 RATES = 16  # how the highest rate is told, and 0 the lowest: about as large as hyper-latents are
@@ -24,7 +24,7 @@ PLAN: Plan = ((1, False), (3, False), (1, False), (3, False), (1, False), (1, Fa
 LEVELS, PLACES = 24, 4
 SCALE_MIN, SCALE_MAX = 0.04, 6.0
 LOG_STEP = math.log(SCALE_MAX / SCALE_MIN) / (LEVELS - 1)
-OUTPUTS = 16  # OUTPUT_STEP of a unit
+OUTPUTS = round(1 / OUTPUT_STEP)  # steps of a unit
 
 
 class HyperContext(nn.Module):
