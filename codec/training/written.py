@@ -10,7 +10,9 @@ steps) with respect to ŷ and h half its curvature. A mean moves ŷ as well: its
 derivatives of all latents push them towards what would be best if they alone were coded: together they overshoot.)
 
 On the trellis thresholds depend on the path, and are as good as random: there it is the expectation under uniform noise, in closed form
-bits(e + ½) - bits(e - ½), for the rate, and straight through, with the commitment of `objective.py`, for the error.
+bits(e + ½) - bits(e - ½), for the rate, and straight through for the error: what is decoded follows the target, on average as far as that
+moves. (The commitment of `objective.py` has no place here. Bits are weighed, so symbols stand nearer to zero than targets do on average, and it
+would pull all targets in.)
 """
 
 from __future__ import annotations
@@ -112,7 +114,7 @@ class WrittenRateDistortion:
         found = []
 
         def written(take: Take, mean: Tensor) -> Tensor:
-            at = (take(levels), take(index.detach()), take(curvature), take(THRESHOLD * self._squares(t) * half), take(RESPONSE[self.config.transform] * half))
+            at = (take(levels), take(index.detach()), take(curvature), take(THRESHOLD * self._squares(t) * half))
             return _Quantise.apply(take(target), mean, second, take, estimate, at, found)
 
         y_hat, _ = walk_latents(prior, features, unit, written)
@@ -171,7 +173,7 @@ class _Estimate:
         self.lengths, self.first = objective.lengths, _first(objective.config)
         self.rate_weight, self.bit = rate_weight, bit[..., None]
 
-    def derivatives(self, offset, symbols, values, levels, index, curvature, h, h_straight) -> tuple[Tensor, ...]:
+    def derivatives(self, offset, symbols, levels, index, curvature, h) -> tuple[Tensor, ...]:
         """Of J with respect to the target and to the mean, each as (factor of g, what is added)."""
         row, size = levels.long() * (2 * REACH + 1) + REACH, symbols.abs()
 
@@ -187,7 +189,6 @@ class _Estimate:
         window = (torch.minimum(out.abs(), inwards) < WINDOW / 2) / WINDOW
         step = torch.where(out.abs() < inwards, further + h, nearer - h) * torch.where(offset < 0, -1.0, 1.0) * self.bit
         rate = (gaussian_bits(offset + 0.5, index) - gaussian_bits(offset - 0.5, index)) * self.bit
-        straight = rate + 2 * h_straight * self.bit * (offset - values)
         off = levels < self.first
         one, none = torch.ones_like(offset), torch.zeros_like(offset)
         # An outlier is far from its thresholds, and tables are flat there: only on the whole way to zero is it seen what it costs.
@@ -195,7 +196,7 @@ class _Estimate:
         whole = (here - bits(torch.zeros_like(size))) / offset.abs().clamp_min(1) * torch.where(offset < 0, -1.0, 1.0) * self.bit
         return (
             torch.where(off, torch.where(outlier, one, window), one),
-            torch.where(off, torch.where(outlier, whole, step * window), straight),
+            torch.where(off, torch.where(outlier, whole, step * window), rate),
             torch.where(off, 1 - window, none),
             torch.where(off, -step * window, -rate),
         )
@@ -225,7 +226,7 @@ class _Quantise(torch.autograd.Function):
     def forward(ctx, target, mean, choice, take, estimate, at, found):
         symbols, values = choice(take, mean)
         found.append(symbols)
-        ctx.save_for_backward(*estimate.derivatives(target - mean, symbols, values, *at))
+        ctx.save_for_backward(*estimate.derivatives(target - mean, symbols, *at))
         return mean + values
 
     @staticmethod
