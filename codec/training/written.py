@@ -9,10 +9,10 @@ half a window of their nearest threshold; J changes by bits(k + 1) - bits(k) + g
 steps) with respect to ŷ and h half its curvature. A mean moves ŷ as well: its derivative is g less that. (Straight-through
 derivatives of all latents push them towards what would be best if they alone were coded: together they overshoot.)
 
-On the trellis thresholds depend on the path, and are as good as random: there it is the expectation under uniform noise, in closed form
-bits(e + ½) - bits(e - ½), for the rate, and straight through for the error: what is decoded follows the target, on average as far as that
-moves. (The commitment of `objective.py` has no place here. Bits are weighed, so symbols stand nearer to zero than targets do on average, and it
-would pull all targets in.)
+On the trellis thresholds depend on the path, and are as good as random: there the expected J of a latent is a smooth function of its distance e
+from its mean, B(e) + g V(e) + h Var(e): bits, decoded offset and its variance. `calibrate` measures them by level, and the derivative is theirs.
+(Bits are weighed, so symbols stand nearer to zero than targets do on average. The commitment of `objective.py` would pull all targets in; and
+code lengths under uniform noise are a quarter steeper than what is really paid.)
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ WINDOW = 0.6  # around a threshold, in symbols
 THRESHOLD = 0.73
 OUTLIER = 2  # magnitude of a symbol off the trellis, from which on it is one
 ROUNDS = 3  # of tables, symbols chosen with them, and tables of these
+BINS, BIN = 96, 1 / 8  # of distances from the mean; beyond them bits are those under uniform noise, and what is decoded follows the target
+ENOUGH = 500  # latents in a bin, for a slope there to count as much as that of uniform noise
 MEASURED_EVERY = 8  # steps between two measurements of the curvature
 
 
@@ -53,7 +55,9 @@ class WrittenRateDistortion:
     def __init__(self, config: LossyConfig):
         self.config = config
         self._choose_with(latent_tables(config))
+        self.curves = _noise_curves()
         self._counts: Tensor | None = None
+        self._moments: Tensor | None = None
         # Curvature by rate point and channel, as `transforms.RESPONSE`, which it starts from.
         self._response = torch.full((config.rate_points, config.latent_channels), RESPONSE[config.transform]).log()
         self._calls = 0
@@ -68,11 +72,14 @@ class WrittenRateDistortion:
         way from the first step on, and all that depends on hyper-latents with them. total: adds up the counts of several processes."""
         for _ in range(ROUNDS):
             self._counts = torch.zeros(SCALE_LEVELS * (2 * COUNTED + 1), dtype=torch.long)
+            self._moments = torch.zeros(4, SCALE_LEVELS * BINS, dtype=torch.float64)
             for x, t in batches:
                 self(model, x, t)
             total(self._counts)
+            total(self._moments)
+            self.curves = _measured_curves(self._moments)
             self._choose_with(latent_tables(self.config, self._counts.view(SCALE_LEVELS, -1).numpy()))
-        self._counts = None
+        self._counts = self._moments = None
 
     def __call__(self, model: LossyVAE, x: Tensor, t: Tensor) -> dict[str, Tensor]:
         prior, pixels = model.prior, x.shape[2] * x.shape[3]
@@ -115,7 +122,10 @@ class WrittenRateDistortion:
 
         def written(take: Take, mean: Tensor) -> Tensor:
             at = (take(levels), take(index.detach()), take(curvature), take(THRESHOLD * self._squares(t) * half))
-            return _Quantise.apply(take(target), mean, second, take, estimate, at, found)
+            decoded = _Quantise.apply(take(target), mean, second, take, estimate, at, found)
+            if self._moments is not None:
+                self._add_moments(take(target) - mean, found[-1], decoded - mean, take(levels))
+            return decoded
 
         y_hat, _ = walk_latents(prior, features, unit, written)
         with torch.no_grad():
@@ -129,6 +139,16 @@ class WrittenRateDistortion:
         bpp = (_Bits.apply(index, symbols, levels, self.lengths, self.slopes).sum((1, 2, 3)) + hyper_bits) / pixels
         mse = 255**2 * (model.synthesise(y_hat, t) - x).square().mean((1, 2, 3))
         return {"loss": (bpp + trade_off * mse) * weight, "bpp": bpp, "hyper_bpp": hyper_bits / pixels, "mse": mse}
+
+    def _add_moments(self, offset: Tensor, symbols: Tensor, values: Tensor, levels: Tensor) -> None:
+        """Count, bits, and first and second moment of what is decoded, by level and distance."""
+        bits = self.lengths.view(-1)[levels.long() * (2 * REACH + 1) + REACH + symbols.clamp(-REACH, REACH).long()]
+        values = values * torch.where(offset < 0, -1.0, 1.0)
+        place = offset.abs() / BIN
+        within = place < BINS
+        row = (levels.long() * BINS + place.long())[within]
+        for total, part in zip(self._moments, (torch.ones_like(bits), bits, values, values.square()), strict=True):
+            total += row.bincount(part[within].double(), minlength=len(total)).cpu()
 
     def _squares(self, t: Tensor) -> Tensor:
         """Squared change of a picture over that of a latent times its inverse gain: B×M×1×1."""
@@ -170,7 +190,7 @@ class _Estimate:
     """What `_Quantise` needs beside tensors of a step."""
 
     def __init__(self, objective: WrittenRateDistortion, rate_weight: float, bit: Tensor):
-        self.lengths, self.first = objective.lengths, _first(objective.config)
+        self.lengths, self.first, self.curves = objective.lengths, _first(objective.config), objective.curves.to(bit.device)
         self.rate_weight, self.bit = rate_weight, bit[..., None]
 
     def derivatives(self, offset, symbols, levels, index, curvature, h) -> tuple[Tensor, ...]:
@@ -188,16 +208,22 @@ class _Estimate:
         inwards = torch.where(size > 0, inwards.abs(), torch.full_like(inwards, 9.0))
         window = (torch.minimum(out.abs(), inwards) < WINDOW / 2) / WINDOW
         step = torch.where(out.abs() < inwards, further + h, nearer - h) * torch.where(offset < 0, -1.0, 1.0) * self.bit
-        rate = (gaussian_bits(offset + 0.5, index) - gaussian_bits(offset - 0.5, index)) * self.bit
+        sign = torch.where(offset < 0, -1.0, 1.0)
+        place = offset.abs() / BIN
+        slope, follows, spread = self.curves[:, levels.long() * BINS + place.clamp_max(BINS - 1).long()]
+        beyond = place >= BINS
+        follows = torch.where(beyond, 1.0, follows)
+        noise = (gaussian_bits(offset + 0.5, index) - gaussian_bits(offset - 0.5, index)) * self.bit
+        rate = torch.where(beyond, noise, (slope + h * spread) * sign * self.bit)
         off = levels < self.first
-        one, none = torch.ones_like(offset), torch.zeros_like(offset)
+        one = torch.ones_like(offset)
         # An outlier is far from its thresholds, and tables are flat there: only on the whole way to zero is it seen what it costs.
         outlier = (size >= OUTLIER) & (window == 0)
         whole = (here - bits(torch.zeros_like(size))) / offset.abs().clamp_min(1) * torch.where(offset < 0, -1.0, 1.0) * self.bit
         return (
-            torch.where(off, torch.where(outlier, one, window), one),
+            torch.where(off, torch.where(outlier, one, window), follows),
             torch.where(off, torch.where(outlier, whole, step * window), rate),
-            torch.where(off, 1 - window, none),
+            torch.where(off, 1 - window, 1 - follows),
             torch.where(off, -step * window, -rate),
         )
 
@@ -264,3 +290,25 @@ def _slopes(gaussian: Tensor, lengths: Tensor, first: int) -> Tensor:
     slopes = torch.cat((outwards[1], outwards[0][:, 1:]), 1)
     probability = (-lengths).exp2()
     return slopes - (probability * slopes).sum(1, keepdim=True) / probability.sum(1, keepdim=True)
+
+
+def _noise_curves() -> Tensor:
+    """Slopes of bits, of what is decoded and of its variance under uniform noise: 3×(levels·BINS)."""
+    at = ((torch.arange(BINS) + 0.5) * BIN).expand(SCALE_LEVELS, BINS)
+    level = torch.arange(SCALE_LEVELS).float()[:, None].expand_as(at)
+    bits = gaussian_bits(at + 0.5, level) - gaussian_bits(at - 0.5, level)
+    return torch.stack((bits, torch.ones_like(bits), torch.zeros_like(bits))).flatten(1)
+
+
+def _measured_curves(moments: Tensor) -> Tensor:
+    """The same from counts and sums, 4×(levels·BINS): differences over two bins, those under noise where few latents are."""
+    count, *sums = moments.view(4, SCALE_LEVELS, BINS)
+    bits, value, square = (total / count.clamp_min(1) for total in sums)
+    found = torch.stack((bits, value, square - value.square()))
+    # Mirrored at zero: bits and variance are even, what is decoded is odd.
+    before = torch.cat((found[..., :1] * torch.tensor([1, -1, 1])[:, None, None], found[..., :-1]), 2)
+    after = torch.cat((found[..., 1:], found[..., -1:]), 2)
+    fewest = torch.minimum(torch.cat((count[:, :1], count[:, :-1]), 1), torch.cat((count[:, 1:], torch.zeros_like(count[:, :1])), 1))
+    noise = _noise_curves().view(found.shape).double()
+    share = fewest / (fewest + ENOUGH)
+    return torch.lerp(noise, (after - before) / (2 * BIN), share).flatten(1).float()
