@@ -207,19 +207,19 @@ class _Estimate:
         inwards = offset.abs() - (size - 0.5 + self.rate_weight * nearer / (2 * curvature))
         inwards = torch.where(size > 0, inwards.abs(), torch.full_like(inwards, 9.0))
         window = (torch.minimum(out.abs(), inwards) < WINDOW / 2) / WINDOW
-        step = torch.where(out.abs() < inwards, further + h, nearer - h) * torch.where(offset < 0, -1.0, 1.0) * self.bit
-        sign = torch.where(offset < 0, -1.0, 1.0)
+        outwards = torch.where(offset < 0, -1.0, 1.0) * self.bit
+        step = torch.where(out.abs() < inwards, further + h, nearer - h) * outwards
         place = offset.abs() / BIN
         slope, follows, spread = self.curves[:, levels.long() * BINS + place.clamp_max(BINS - 1).long()]
         beyond = place >= BINS
         follows = torch.where(beyond, 1.0, follows)
         noise = (gaussian_bits(offset + 0.5, index) - gaussian_bits(offset - 0.5, index)) * self.bit
-        rate = torch.where(beyond, noise, (slope + h * spread) * sign * self.bit)
+        rate = torch.where(beyond, noise, (slope + h * spread) * outwards)
         off = levels < self.first
         one = torch.ones_like(offset)
         # An outlier is far from its thresholds, and tables are flat there: only on the whole way to zero is it seen what it costs.
         outlier = (size >= OUTLIER) & (window == 0)
-        whole = (here - bits(torch.zeros_like(size))) / offset.abs().clamp_min(1) * torch.where(offset < 0, -1.0, 1.0) * self.bit
+        whole = (here - bits(torch.zeros_like(size))) / offset.abs().clamp_min(1) * outwards
         return (
             torch.where(off, torch.where(outlier, one, window), follows),
             torch.where(off, torch.where(outlier, whole, step * window), rate),
