@@ -227,8 +227,15 @@ class Trainer:
         objective, rng = WrittenRateDistortion(self.model_config), np.random.default_rng((self.config.seed, self.rank))
         batches = [self._crops(rng, self.config.batch) for _ in range(-(-COUNTED_CROPS // self.config.batch))]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            objective.calibrate(self.model, batches, dist.all_reduce if self.world > 1 else lambda counts: None)
+            objective.calibrate(self.model, batches, self._add_up)
         return objective
+
+    def _add_up(self, counts: Tensor) -> None:
+        """Counts on the CPU, of all processes. (NCCL takes nothing from there.)"""
+        if self.world > 1:
+            found = counts.to(self.device)
+            dist.all_reduce(found)
+            counts.copy_(found)
 
     def _check_shape(self, state: dict, path: str | Path, *, grow: bool = False) -> None:
         """grow: a model without hyper-context may get one."""
