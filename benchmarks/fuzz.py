@@ -36,7 +36,7 @@ from PIL import Image
 import codec
 from codec import container
 from codec.container import Header, Tag
-from codec.image import LAYOUTS
+from codec.picture.picture import LAYOUTS
 
 ROOT = Path(__file__).parent.parent
 MAX_PIXELS = 2**16

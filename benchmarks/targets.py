@@ -19,7 +19,7 @@ import numpy as np
 
 import codec
 from codec.evaluation import images
-from codec.imagefile import read_image
+from codec.picture.reading import read_image
 from codec.metrics import psnr
 
 QUALITIES = {"bytes": (10.0, 50.0, 90.0), "bpp": (70.0,), "psnr": (40.0,)}  # whose results become the targets

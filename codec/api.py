@@ -11,8 +11,8 @@ from PIL import Image
 from . import container, planes
 from .container import Header, Tag
 from .errors import CodecError, FormatError, RegionError
-from .image import LAYOUTS, PALETTE_MODES, Picture, check_size, from_input, join, shrink, split, to_pil
 from .metrics import PSNR, TUNES, bpp
+from .picture.picture import LAYOUTS, PALETTE_MODES, Picture, check_size, from_input, join, shrink, split, to_pil
 
 DEFAULT_QUALITY = 75.0
 # The learned lossless model is not tried on what the generic coder does better or nearly as well, for certain:

@@ -26,8 +26,9 @@ from typing import TextIO
 
 import numpy as np
 
-from . import __version__, api, conversion, imagefile, metrics
+from . import __version__, api, metrics
 from .errors import CodecError, ImageError
+from .picture import conversion, files, reading, writing
 
 SUFFIX = ".lic"
 
@@ -113,9 +114,9 @@ def _load_compress(parser: argparse.ArgumentParser) -> Callable:
 
 
 def _compress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes, str]:
-    if imagefile.is_image_name(target):
+    if writing.is_image_name(target):
         raise FileExistsError(f"{target} exists and is an image by its name: remove it first, or take another name")
-    image = imagefile.read_image(source, first_frame=args.first_frame, max_pixels=args.max_pixels, deep=args.lossless)
+    image = reading.read_image(source, first_frame=args.first_frame, max_pixels=args.max_pixels, deep=args.lossless)
     data = api.compress(
         image,
         api.DEFAULT_QUALITY if args.quality is None else args.quality,
@@ -159,14 +160,14 @@ def _load_decompress(parser: argparse.ArgumentParser) -> Callable:
 
 
 def _decompress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes, str]:
-    format = imagefile.format_of(target)
-    data = imagefile.read_bytes(source)
+    format = writing.format_of(target)
+    data = files.read_bytes(source)
     part = {"region": args.region, "preview": args.preview, "max_pixels": args.max_pixels}
     image = api.decompress(data, **part, device=args.device, threads=args.threads)
     info = api.inspect(data)
     for key in _dropped_metadata(args):
         image.info.pop(key, None)
-    return imagefile.image_bytes(image, format), f"{info.width}×{info.height} {info.mode}"
+    return writing.image_bytes(image, format), f"{info.width}×{info.height} {info.mode}"
 
 
 # ── inspect, and the commands of other folders ────────────────────────────────────────────────────────────────────
@@ -181,7 +182,7 @@ def _load_inspect(parser: argparse.ArgumentParser) -> Callable:
 
 def _inspect(args: argparse.Namespace) -> int:
     def show(name: str) -> None:
-        info = api.inspect(imagefile.read_bytes(name))
+        info = api.inspect(files.read_bytes(name))
         if args.json:
             print(json.dumps({"file": name, **dataclasses.asdict(info)}))
             return
@@ -331,9 +332,9 @@ def _outcome(work: tuple) -> tuple[str, str | None]:
         nonlocal line
         if source != "-" and target != "-" and Path(target).exists() and Path(target).samefile(source):
             raise FileExistsError("this file is both input and output")
-        imagefile.check_output(target, overwrite=not args.no_overwrite)
+        files.check_output(target, overwrite=not args.no_overwrite)
         data, figures = convert(args, source, target)
-        imagefile.write_bytes(target, data, overwrite=not args.no_overwrite)
+        files.write_bytes(target, data, overwrite=not args.no_overwrite)
         names = f"{_name(source, 'stdin')} → {_name(target, 'stdout')}"
         line = f"{names}  {figures}  {time.monotonic() - start:.1f} s"
 

@@ -22,10 +22,10 @@ import torch.nn.functional as F
 from . import lossy, refine, weights
 from .container import QUALITY_MAX
 from .errors import TargetError
-from .image import join
 from .lossy import Encoder, Latents
 from .metrics import MS_SSIM, PSNR, psnr
 from .networks.execution import execution
+from .picture.picture import join
 from .tiles import HYPER_STRIDE, STRIDE, whole
 
 PROBES = 8  # and at most two more: a draft that turns out to be close, and the end of the scale

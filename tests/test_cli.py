@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 import codec
-from codec import api, cli, imagefile
+from codec import api, cli
+from codec.picture import files
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
 ROOT = Path(__file__).parent.parent
@@ -107,15 +108,15 @@ def test_two_inputs_with_one_output_name_are_refused_before_any_work(folder, cap
 
 
 def test_a_file_that_appears_during_the_work_is_not_replaced(folder, monkeypatch):
-    monkeypatch.setattr(imagefile, "check_output", lambda name, overwrite: None)  # as if it came after the check
+    monkeypatch.setattr(files, "check_output", lambda name, overwrite: None)  # as if it came after the check
     Path("out.bin").write_bytes(b"theirs")
     for links in (True, False):
         with monkeypatch.context() as patch:
             if not links:
                 patch.setattr("os.link", lambda *names: (_ for _ in ()).throw(PermissionError(1, "no links here")))
             with pytest.raises(FileExistsError, match="not to be replaced"):
-                imagefile.write_bytes("out.bin", b"ours", overwrite=False)
-            imagefile.write_bytes(f"new{links}", b"ours", overwrite=False)
+                files.write_bytes("out.bin", b"ours", overwrite=False)
+            files.write_bytes(f"new{links}", b"ours", overwrite=False)
             assert Path(f"new{links}").read_bytes() == b"ours"
     assert Path("out.bin").read_bytes() == b"theirs" and not list(Path().glob(".*.tmp"))
 

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 import codec
-from codec import imagefile
 from codec.networks.execution import execution
+from codec.picture import reading
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
 
@@ -88,7 +88,7 @@ def test_overlapping_executions_leave_no_thread_count_behind():
 def test_pillows_limit_is_in_force_outside_of_our_readers_and_in_forked_children(photo, tmp_path):
     """While threads read pictures, under our limit instead of Pillow's, processes are forked."""
     photo.save(tmp_path / "in.png")
-    read, ended = lambda: imagefile.read_image(str(tmp_path / "in.png")), threading.Event()
+    read, ended = lambda: reading.read_image(str(tmp_path / "in.png")), threading.Event()
 
     def read_on():
         while not ended.is_set():

@@ -8,8 +8,8 @@ from pictures import LAB, lab, save
 from PIL import Image, ImageCms
 
 import codec
-from codec import conversion, imagefile
 from codec.metrics import psnr
+from codec.picture import conversion, reading
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -35,7 +35,7 @@ def test_a_profile_decides_how_the_ink_of_a_jpeg_becomes_rgb(tmp_path, run):
     assert "icc_profile" not in codec.inspect((tmp_path / "a.lic").read_bytes()).sections
     seen = Image.new("LAB", (1, 1), (195, 188, 128))
     expected = ImageCms.profileToProfile(seen, LAB, ImageCms.createProfile("sRGB"), outputMode="RGB").getpixel((0, 0))
-    converted = conversion.converted(imagefile.read_image(source)).getpixel((16, 16))
+    converted = conversion.converted(reading.read_image(source)).getpixel((16, 16))
     assert np.abs(np.subtract(converted, expected)).max() <= 3
     assert np.abs(np.subtract(converted, ink.convert("RGB").getpixel((0, 0)))).max() > 30
 
@@ -55,7 +55,7 @@ def test_a_profile_that_does_not_fit_is_ignored_and_this_is_said(profile, photo,
     source = save(cmyk, tmp_path / "in.tif", icc_profile=profile)
     status, err = run("compress", source, str(tmp_path / "a.lic"))
     assert status == 0 and "converted from CMYK to RGB without its ICC profile, which does not fit" in err
-    rgb = conversion.converted(imagefile.read_image(source))
+    rgb = conversion.converted(reading.read_image(source))
     assert np.array_equal(np.asarray(rgb), np.asarray(cmyk.convert("RGB"))) and "icc_profile" not in rgb.info
 
 

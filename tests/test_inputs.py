@@ -10,8 +10,8 @@ from pictures import lab, png, png_file, save
 from PIL import Image
 
 import codec
-from codec import imagefile
 from codec.metrics import psnr
+from codec.picture import reading
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
 
@@ -128,7 +128,7 @@ def test_a_transparent_level_of_few_bits(bits, levels, transparent, tmp_path):
     level = struct.pack(">H", transparent)
     data = png_file((b"IHDR", header), (b"tRNS", level), (b"IDAT", zlib.compress(b"\0" + row)))
     (tmp_path / "in.png").write_bytes(data)
-    image = imagefile.read_image(str(tmp_path / "in.png"))
+    image = reading.read_image(str(tmp_path / "in.png"))
     alpha = codec.decompress(codec.compress(image)).getchannel("A")
     expected = [0 if sample == levels[transparent] else 255 for sample in levels]
     assert list(alpha.tobytes()) == expected
@@ -168,7 +168,7 @@ def test_layers_are_not_frames(tmp_path):
     (tmp_path / "in.psd").write_bytes(psd(2))
     with Image.open(tmp_path / "in.psd") as image:
         assert image.n_frames == 2
-    assert imagefile.read_image(str(tmp_path / "in.psd")).getcolors() == [(64, (255, 0, 0))]
+    assert reading.read_image(str(tmp_path / "in.psd")).getcolors() == [(64, (255, 0, 0))]
 
 
 def test_an_interlaced_file_is_read_like_any_other(photo, tmp_path, run):
@@ -189,4 +189,4 @@ def bmp_565() -> bytes:
 
 def test_sixteen_bits_a_pixel_are_not_sixteen_a_sample(tmp_path):
     (tmp_path / "in.bmp").write_bytes(bmp_565())
-    assert imagefile.read_image(str(tmp_path / "in.bmp")).mode == "RGB"
+    assert reading.read_image(str(tmp_path / "in.bmp")).mode == "RGB"

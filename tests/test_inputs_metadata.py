@@ -5,7 +5,7 @@ from pictures import save
 from PIL import Image
 
 import codec
-from codec import imagefile
+from codec.picture import reading
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
 
@@ -22,7 +22,7 @@ def test_a_rotated_photograph_keeps_its_pixels_and_its_orientation(photo, tmp_pa
 def test_a_tiff_is_turned_by_pillow_and_says_so_no_more(photo, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    image = imagefile.read_image(save(photo, tmp_path / "rotated.tif", tiffinfo=exif))
+    image = reading.read_image(save(photo, tmp_path / "rotated.tif", tiffinfo=exif))
     assert image.tobytes() == photo.transpose(Image.Transpose.ROTATE_270).tobytes()
     assert 0x0112 not in codec.decompress(codec.compress(image)).getexif()
 

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 import codec
-from codec import api, cli, container, imagefile, lossless, weights
+from codec import api, cli, container, lossless, weights
 from codec.container import Tag
 from codec.errors import FormatError, ImageError
-from codec.image import LAYOUTS
+from codec.picture import reading
+from codec.picture.picture import LAYOUTS
 
 EXAMPLES = max(150, settings.default.max_examples)
 pytestmark = pytest.mark.usefixtures("tiny_model") if EXAMPLES < 2000 else []
@@ -287,7 +288,7 @@ def test_png_files_come_back(mode, tmp_path, monkeypatch, capsys):
     source.save("in.png")
     assert run(capsys, "compress", "-l", "in.png", "a.lic", "--quiet") == (0, "", "")
     assert run(capsys, "decompress", "a.lic", "back.png", "--quiet") == (0, "", "")
-    before, after = (imagefile.read_image(name) for name in ("in.png", "back.png"))
+    before, after = (reading.read_image(name) for name in ("in.png", "back.png"))
     assert (after.mode, after.tobytes(), after.info) == (before.mode, before.tobytes(), before.info)
     assert after.getpalette() == before.getpalette()
 

@@ -77,7 +77,7 @@ def test_the_pixel_limit_of_pillow_is_honoured(photo, monkeypatch):
 def test_a_limit_of_pillow_above_ours_is_the_one_that_counts(photo, monkeypatch, limit):
     photo = photo.crop((0, 0, 40, 30))
     file = saved(photo, lossless=True)
-    monkeypatch.setattr("codec.image.MAX_PIXELS", 100)
+    monkeypatch.setattr("codec.picture.picture.MAX_PIXELS", 100)
     with pytest.raises(codec.LimitError):
         codec.decompress(file.getvalue())
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)

@@ -205,11 +205,11 @@ def run_compare(args: argparse.Namespace) -> int:
 
 
 def run_explain(args: argparse.Namespace) -> int:
-    from .. import imagefile
     from ..errors import CodecError
+    from ..picture import files, reading
 
     try:
-        picture = imagefile.read_image(args.image, first_frame=True)
+        picture = reading.read_image(args.image, first_frame=True)
         args.out.mkdir(parents=True, exist_ok=True)
 
         from . import latents  # imports torch
@@ -217,7 +217,7 @@ def run_explain(args: argparse.Namespace) -> int:
         explanation = latents.explain(picture, args.quality, device=args.device, threads=args.threads)
         figures = explanation.figures()
         text = json.dumps(figures, indent=1) + "\n"
-        imagefile.write_bytes(str(args.out / "explain.json"), text.encode())
+        files.write_bytes(str(args.out / "explain.json"), text.encode())
         latents.draw(explanation, args.out)
     except CodecError as error:
         return _error(f"{args.image}: {error}", 1)
@@ -242,17 +242,17 @@ def run_explain(args: argparse.Namespace) -> int:
 
 
 def run_sample(args: argparse.Namespace) -> int:
-    from .. import imagefile
     from ..errors import CodecError
+    from ..picture import files, writing
 
     try:
-        kind = imagefile.format_of(args.out)  # before the work
-        imagefile.check_output(args.out, overwrite=True)
+        kind = writing.format_of(args.out)  # before the work
+        files.check_output(args.out, overwrite=True)
 
         from . import latents  # imports torch
 
         picture, size = latents.sample(*args.size, args.quality, args.seed, device=args.device, threads=args.threads)
-        imagefile.write_bytes(args.out, imagefile.image_bytes(picture, kind))
+        files.write_bytes(args.out, writing.image_bytes(picture, kind))
     except CodecError as error:
         return _error(f"{args.out}: {error}", 1)
     except OSError as error:

@@ -1,16 +1,14 @@
 """Pictures in memory and image files: what is accepted, what comes back, what is refused."""
 
 import io
-import os
-import stat
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from codec import image as pictures
-from codec import imagefile
 from codec.errors import ImageError, LimitError
+from codec.picture import reading, writing
+from codec.picture import picture as pictures
 
 EXIF = Image.Exif()
 EXIF[0x010E] = "a description"
@@ -131,8 +129,8 @@ def test_the_pixel_cap_names_the_size_and_the_limit():
 
 
 def write_and_read(image: Image.Image, path) -> Image.Image:
-    path.write_bytes(imagefile.image_bytes(image, imagefile.format_of(str(path))))
-    return imagefile.read_image(str(path))
+    path.write_bytes(writing.image_bytes(image, writing.format_of(str(path))))
+    return reading.read_image(str(path))
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
@@ -176,9 +174,9 @@ def test_lossless_webp_keeps_colours_under_full_transparency(tmp_path):
 def test_an_unknown_suffix_or_an_impossible_mode_is_one_line():
     for name in ("picture.xyz", "picture", "picture.lic"):
         with pytest.raises(ImageError, match="no image format is known by the suffix"):
-            imagefile.format_of(name)
+            writing.format_of(name)
     with pytest.raises(ImageError, match="cannot be written as JPEG: cannot write mode RGBA as JPEG"):
-        imagefile.image_bytes(pil("RGBA"), "JPEG")
+        writing.image_bytes(pil("RGBA"), "JPEG")
 
 
 def test_of_an_animation_the_first_frame_is_read_only_on_demand(tmp_path):
@@ -186,27 +184,27 @@ def test_of_an_animation_the_first_frame_is_read_only_on_demand(tmp_path):
     path = str(tmp_path / "animation.webp")
     frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
     with pytest.raises(ImageError, match="2 frames: only the first can be coded, with --first-frame"):
-        imagefile.read_image(path)
-    assert imagefile.read_image(path, first_frame=True).convert("RGB").getpixel((0, 0)) == (255, 0, 0)
+        reading.read_image(path)
+    assert reading.read_image(path, first_frame=True).convert("RGB").getpixel((0, 0)) == (255, 0, 0)
 
 
 def test_a_jpeg_with_a_preview_behind_it_is_one_picture(tmp_path):
     path = str(tmp_path / "camera.jpg")
     pil("RGB").save(path, "MPO", save_all=True, append_images=[pil("RGB")])
-    assert imagefile.read_image(path).size == (5, 3)
+    assert reading.read_image(path).size == (5, 3)
 
 
 def test_what_is_not_an_image_or_is_damaged_is_an_image_error(tmp_path, photo):
     path = tmp_path / "picture.png"
     path.write_bytes(b"not an image")
     with pytest.raises(ImageError, match="not an image that Pillow can read"):
-        imagefile.read_image(str(path))
+        reading.read_image(str(path))
     for format in ("PNG", "JPEG", "WEBP", "AVIF", "TIFF"):
         buffer = io.BytesIO()
         photo.save(buffer, format)
         path.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
         with pytest.raises(ImageError):
-            imagefile.read_image(str(path))
+            reading.read_image(str(path))
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded_and_pillows_own_limit_is_left_as_it_was(tmp_path):
@@ -214,62 +212,5 @@ def test_too_many_pixels_are_refused_before_they_are_decoded_and_pillows_own_lim
     pil("RGB").save(path)
     before = Image.MAX_IMAGE_PIXELS
     with pytest.raises(LimitError, match="5×3 is 15 pixels"):
-        imagefile.read_image(str(path), max_pixels=14)
+        reading.read_image(str(path), max_pixels=14)
     assert Image.MAX_IMAGE_PIXELS == before
-
-
-# ── writing whole files or none ──
-
-
-def test_a_file_is_replaced_and_keeps_its_permissions(tmp_path):
-    path = tmp_path / "out.bin"
-    path.write_bytes(b"old")
-    path.chmod(0o640)
-    imagefile.write_bytes(str(path), b"new")
-    assert path.read_bytes() == b"new" and stat.S_IMODE(path.stat().st_mode) == 0o640
-    assert os.listdir(tmp_path) == ["out.bin"]
-
-
-def test_a_new_file_has_the_permissions_that_the_umask_leaves(tmp_path):
-    before = os.umask(0o027)
-    try:
-        imagefile.write_bytes(str(tmp_path / "out.bin"), b"new")
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "out.bin").stat().st_mode) == 0o640
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), SystemExit(143)])
-def test_a_failure_while_writing_leaves_what_was_there(tmp_path, monkeypatch, error):
-    path = tmp_path / "out.bin"
-    path.write_bytes(b"old")
-
-    def fail(descriptor):
-        raise error
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(type(error)):
-        imagefile.write_bytes(str(path), b"new")
-    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["out.bin"]
-
-
-def test_a_link_is_followed_to_its_target(tmp_path):
-    (tmp_path / "link").symlink_to(tmp_path / "target")
-    imagefile.write_bytes(str(tmp_path / "link"), b"new")
-    assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_bytes() == b"new"
-
-
-def test_a_device_is_written_to_and_not_replaced():
-    imagefile.write_bytes(os.devnull, b"new")
-    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
-
-
-def test_outputs_that_cannot_be_are_reported_before_the_work(tmp_path):
-    path = tmp_path / "out.bin"
-    path.write_bytes(b"old")
-    with pytest.raises(FileExistsError, match="out.bin exists"):
-        imagefile.check_output(str(path), overwrite=False)
-    with pytest.raises(IsADirectoryError, match="is a directory"):
-        imagefile.check_output(str(tmp_path), overwrite=True)
-    with pytest.raises(FileNotFoundError, match="there is no directory"):
-        imagefile.check_output(str(tmp_path / "missing" / "out.bin"), overwrite=True)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
+from ..errors import ImageError, LimitError
 from . import conversion
-from .errors import ImageError, LimitError
+from .exif import resolution, with_resolution
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of 8-bit pixels, by number of channels
 DEEP_MODES = {1: "I;16", 2: "LA;16", 3: "RGB;16", 4: "RGBA;16"}  # of 16-bit pixels; Pillow has the first only
@@ -65,9 +66,9 @@ def from_input(
     if isinstance(image, Image.Image):
         _load(image)
         image = image if lossless else conversion.converted(image)
-        info, picture = _with_resolution(image.info), (_exact_picture if lossless else _picture)(image)
+        info, picture = with_resolution(image.info), (_exact_picture if lossless else _picture)(image)
     elif isinstance(image, np.ndarray):
-        info, picture = _with_resolution(getattr(image, "info", {})), _picture_of_array(np.asarray(image), lossless)
+        info, picture = with_resolution(getattr(image, "info", {})), _picture_of_array(np.asarray(image), lossless)
         if not lossless and picture.mode.endswith("A"):
             picture = replace(picture, pixels=conversion.fill_hidden(picture.pixels))
     else:
@@ -155,42 +156,6 @@ def _transparency(value):
     raise ImageError(f"transparency {what} cannot be kept: remove image.info['transparency'] to go on")
 
 
-# EXIF's words for dots per inch, which are kept there: files need no section of their own for it.
-_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _INCH, _CENTIMETRE = 0x011A, 0x011B, 0x0128, 2, 3
-_CAMERA, _MAKER_NOTE, _THUMBNAIL = 0x8769, 0x927C, 1
-
-
-def _with_resolution(info: dict) -> dict:
-    """The metadata of an image; `dpi` goes into EXIF that has no resolution, or becomes all of it.
-
-    EXIF with notes of the camera's maker or a thumbnail is left as it is: Pillow would break those.
-    """
-    try:
-        x, y = (float(value) for value in info.get("dpi", ()))
-        exif = Image.Exif()
-        exif.load(info.get("exif"))
-        strange = info.get("exif") and not len(exif)
-        left = strange or _X_RESOLUTION in exif or exif.get_ifd(_THUMBNAIL) or _MAKER_NOTE in exif.get_ifd(_CAMERA)
-    except Exception:  # dpi and EXIF are anybody's, and this of their facts is a minor one
-        return info
-    if left or not (0 < x < 1e6 and 0 < y < 1e6):
-        return info
-    exif[_X_RESOLUTION], exif[_Y_RESOLUTION], exif[_RESOLUTION_UNIT] = x, y, _INCH
-    return {**info, "exif": exif.tobytes()}
-
-
-def _resolution(exif: bytes) -> dict:
-    """{"dpi": (x, y)} if EXIF has it."""
-    tags = Image.Exif()
-    try:
-        tags.load(exif)
-        x, y, unit = float(tags[_X_RESOLUTION]), float(tags[_Y_RESOLUTION]), tags.get(_RESOLUTION_UNIT, _INCH)
-    except Exception:  # EXIF is anybody's bytes, and this of its facts is a minor one
-        return {}
-    factor = {_INCH: 1, _CENTIMETRE: 2.54}.get(unit, 0)
-    return {"dpi": (x * factor, y * factor)} if 0 < x * factor < 1e6 and 0 < y * factor < 1e6 else {}
-
-
 def _metadata(key: str, value: bytes | None, info: dict) -> bytes:
     if value is None:
         value = info.get(key) or b""
@@ -225,7 +190,7 @@ def to_pil(picture: Picture) -> Image.Image | np.ndarray:
         image.info["transparency"] = picture.transparency
     image.info.update(
         {key: value for key in ("icc_profile", "exif", "xmp") if (value := getattr(picture, key))}
-        | (_resolution(picture.exif) if picture.exif else {})
+        | (resolution(picture.exif) if picture.exif else {})
     )
     return image
 

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image, ImageCms
 
-from .errors import ImageError
+from ..errors import ImageError
 
 CODED = ("L", "LA", "RGB", "RGBA")
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")

@@ -1,0 +1,152 @@
+"""Image file -> picture: through Pillow, arrays of NumPy, and colour of 16 bits by another reader."""
+
+import contextlib
+import io
+import os
+import threading
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import CodecError, ImageError
+from .conversion import DEEP
+from .exif import exif_of_tiff
+from .files import read_bytes
+from .picture import DeepImage, check_size
+
+
+def read_image(
+    name: str, *, first_frame: bool = False, max_pixels: int | None = None, deep: bool = False
+) -> Image.Image | np.ndarray:
+    """The decoded picture, with ICC profile, EXIF and XMP in its `info`; of a file of NumPy (.npy) its array.
+
+    Of an animation or a document only the first frame, and only if `first_frame` says so. LimitError before anything
+    beyond `max_pixels` is decoded; ImageError for what Pillow cannot read, and for deeper samples of which it keeps 8
+    bits: nothing is cut in silence. With `deep`, colour of 16 bits in PNG and TIFF is a `DeepImage`. OSError as for any
+    file.
+    """
+    data = read_bytes(name)
+    if data.startswith(np.lib.format.MAGIC_PREFIX):
+        return _array(data, max_pixels)
+    try:
+        with _pillow_limit_off():
+            image = Image.open(io.BytesIO(data))
+            check_size(*image.size, max_pixels)
+            # MPO is a JPEG with a preview or a gain map behind it, PSD a picture and its layers; the picture is first.
+            frames = 1 if image.format in ("MPO", "PSD") else getattr(image, "n_frames", 1)
+            if frames > 1 and not first_frame:
+                raise ImageError(f"{frames} frames: only the first can be coded, with --first-frame")
+            bits = 8 if image.mode in (*DEEP, "F") else _bits(image, data)
+            deep = deep and bits == 16 and image.format in ("PNG", "TIFF") and image.mode in ("RGB", "RGBA")
+            if bits > 8 and not deep:
+                raise ImageError(
+                    f"samples of {bits} bits, of which Pillow reads 8 in mode {image.mode}: convert the file to 8 bits; "
+                    "--lossless takes 16 from PNG, TIFF and .npy (NumPy's)"
+                )
+            _widen_transparent_level(image)
+            image.load()
+            if image.format == "TIFF":
+                image.info["exif"] = exif_of_tiff(image)
+            if deep:
+                image = _deep_image(image, data)
+    except CodecError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError("not an image that Pillow can read") from error
+    except Exception as error:  # Pillow's decoders raise whatever the damage makes them stumble over
+        raise ImageError(f"the image cannot be decoded: {error}") from error
+    return image
+
+
+def _array(data: bytes, max_pixels: int | None) -> np.ndarray:
+    """The array of a file of NumPy; what its header claims is checked before anything is made for it."""
+    try:
+        file = io.BytesIO(data)
+        major = np.lib.format.read_magic(file)[0]
+        read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        shape = read_header(file)[0]
+        check_size(*(shape[1::-1] if len(shape) > 1 else (0, 0)), max_pixels)
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    except CodecError:
+        raise
+    except Exception as error:  # NumPy's reader, too, raises whatever the damage makes it stumble over
+        raise ImageError(f"the array cannot be read: {error}") from error
+
+
+_FIVE_SIX_FIVE = ("BGR;16", "RGB;16")  # bits of the three samples of a pixel
+
+
+def _bits(image: Image.Image, data: bytes) -> int:
+    """Bits of the deepest sample of a file, open but not loaded; 8 if it has fewer, or if nothing is known of it.
+
+    Pillow says it in no one place: some decoders are told (raw modes, arguments), and others look for themselves.
+    """
+    found = [8]
+    for decoder, _, _, arguments in getattr(image, "tile", ()):
+        arguments = arguments if isinstance(arguments, tuple) else (arguments,)
+        raw_modes = {argument for argument in arguments if isinstance(argument, str)}
+        if any(";16" in mode and mode not in _FIVE_SIX_FIVE for mode in raw_modes) or decoder == "SGI16":
+            found.append(16)
+        elif decoder in ("ppm", "ppm_plain") and isinstance(arguments[-1], int):
+            found.append(arguments[-1].bit_length())  # of the largest value
+    box = data.find(b"av1C") if image.format == "AVIF" else -1
+    if box >= 0:  # then marker and version, profile and level, flags
+        found.append((8, 8, 10, 12)[data[box + 6] >> 5 & 3])
+    start = data.find(b"\xff\x4f\xff\x51") if image.format == "JPEG2000" else -1
+    if start >= 0:  # the codestream; three bytes a component follow their number
+        components = int.from_bytes(data[start + 40 : start + 42], "big")
+        found += [(size & 0x7F) + 1 for size in data[start + 42 : start + 42 + 3 * components : 3]]
+    return max(found)
+
+
+def _deep_image(image: Image.Image, data: bytes) -> DeepImage:
+    """All bits of an image whose upper 8 Pillow has read, by another reader; where the two disagree, ImageError."""
+    try:
+        import imagecodecs
+    except ImportError as error:
+        raise ImageError(
+            "reading colour of 16 bits takes imagecodecs: pip install 'lic-codec[deep]', or convert the file to .npy (NumPy's)"
+        ) from error
+    upper = np.asarray(image)
+    if image.format == "PNG" and data[25] == 4:  # gray with alpha, which Pillow reads as RGBA
+        upper = upper[..., -2:]
+    height, width, channels = upper.shape
+    alpha = "transparency" in image.info  # which a transparent colour becomes
+    deep = np.empty((height, width, channels + alpha), np.uint16)
+    decode = imagecodecs.png_decode if image.format == "PNG" else imagecodecs.tiff_decode
+    try:
+        decode(data, out=deep)
+        same = np.array_equal(deep[..., :channels] >> 8, upper)
+    except ValueError:  # it sees another shape
+        same = False
+    if not same:
+        raise ImageError("samples of 16 bits that two readers read differently: convert the file to .npy (NumPy's)")
+    deep = deep.view(DeepImage)
+    deep.info = image.info
+    return deep
+
+
+def _widen_transparent_level(image: Image.Image) -> None:
+    """PNGs of 2 and 4 bits: Pillow widens their levels of gray to 8 bits, and forgets the transparent one."""
+    raw_mode = image.tile[0][3] if image.format == "PNG" and image.tile else None
+    if raw_mode in ("L;2", "L;4") and "transparency" in image.info:
+        image.info["transparency"] *= {"L;2": 85, "L;4": 17}[raw_mode]
+
+
+_pillow_limit = threading.Lock()
+if hasattr(os, "register_at_fork"):  # no child is born while another thread has the limit off
+    os.register_at_fork(before=_pillow_limit.acquire, after_in_parent=_pillow_limit.release, after_in_child=_pillow_limit.release)
+
+
+@contextlib.contextmanager
+def _pillow_limit_off():
+    """Our own limit, which counts pixels as Pillow's does, is checked instead: one limit, one message.
+
+    Pillow's is a global: one thread at a time changes it and sets it back.
+    """
+    with _pillow_limit:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
