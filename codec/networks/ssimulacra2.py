@@ -1,28 +1,30 @@
 """SSIMULACRA 2 (J. Sneyers, Cloudinary, 2022) in torch: a distortion as people see it, with a derivative.
 
-Two pictures are compared in XYB, libjxl's space of cone responses to linear light (X: red against green, Y: luminance, B: blue
-against Y), at six scales, each of 2x2 means in linear light of the one before. Three maps for each scale and plane:
+Two pictures are compared in XYB, libjxl's space of cone responses to linear light (X: red against green, Y: luminance,
+B: blue against Y), at six scales, each of 2x2 means in linear light of the one before. Three maps a scale and plane:
 
     structure   1 - SSIM, whose first factor is 1 - (difference of the means)^2, without a stabiliser
     artifacts   where the candidate departs from its blur further than the original from its own (ringing, blocks)
     lost        where it departs less (blurring)
 
 Of each map the mean and the 4-norm; their sum with 108 fitted weights is the *inner* sum: 0 for equal pictures, about
-0.45 where the score is 90, 2.7 at 70, 6 at 50. The score is 100 minus a root of a cubic of it. The root's slope has no bound at equality, so that
-what is trained on and searched by is the inner sum.
+0.45 where the score is 90, 2.7 at 70, 6 at 50. The score is 100 minus a root of a cubic of it. That root's slope has no
+bound at equality, so that what is trained on and searched by is the inner sum.
 
-The structure map is computed from the difference e of the pictures, blur(e^2) - blur(e)^2, in place of the two variances and the
-covariance: the same number without their cancellation, exactly 0 for equal pictures in any precision.
+The structure map is computed from the difference e of the pictures, blur(e^2) - blur(e)^2, in place of two variances
+and a covariance: the same number without their cancellation, 0 for equal pictures in any precision.
 
-What the definition's C++ leaves to a recursive filter is here as in PyPI's `ssimulacra2`, 0.3.0, with which the scores agree
-(benchmarks/ssimulacra2_agreement.py): eleven taps of a Gaussian; beyond the left and right edges zeros, beyond upper and lower ones the
-picture mirrored; a picture of n < 6 scales uses the first 18 n weights; without a scale of 8x8 the inner sum is 0.
+What the definition's C++ leaves to a recursive filter is here as in PyPI's `ssimulacra2` 0.3.0, with whose scores ours
+agree (benchmarks/ssimulacra2_agreement.py): eleven taps of a Gaussian; zeros beyond the left and right edges, the
+picture mirrored beyond the others; a picture of n < 6 scales takes the first 18 n weights; without a scale of 8x8
+pixels the inner sum is 0.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +41,7 @@ _ABSORBANCE = (  # of linear red, green and blue by the three kinds of cones, as
 _ABSORBANCE_BIAS = 0.0037930732552754493
 _STABILISER = 0.0009  # of the variances
 _SIGMA, _RADIUS = 1.5, 5  # pixels of each scale
-_TINY = 1e-28  # a mean fourth power below it counts as 0 and has no slope; its root, 1e-7, is below what float32 tells from 0
+_TINY = 1e-28  # a mean fourth power below it counts as 0 and has no slope: its root is 1e-7, float32's rounding of 1
 
 # In the order (plane, scale, norm (0: mean, 1: 4-norm), map (0: structure, 1: artifacts, 2: lost)), the last fastest.
 _WEIGHTS = (
@@ -47,7 +49,8 @@ _WEIGHTS = (
     (0.0, 0.0004371155730107379, 0.0, 1.1041726426657346, 0.00066284834129271, 0.00015231632783718752),
     (0.0, 0.0016406437456599754, 0.0, 1.8422455520539298, 11.441172603757666, 0.0),
     (0.0007989109436015163, 0.000176816438078653, 0.0, 1.8787594979546387, 10.94906990605142, 0.0),
-    (0.0007289346991508072, 0.9677937080626833, 0.0, 0.00014003424285435884, 0.9981766977854967, 0.00031949755934435053),
+    (0.0007289346991508072, 0.9677937080626833, 0.0,
+     0.00014003424285435884, 0.9981766977854967, 0.00031949755934435053),
     (0.0004550992113792063, 0.0, 0.0, 0.0013648766163243398, 0.0, 0.0),
     (0.0, 0.0, 0.0, 7.466890328078848, 0.0, 17.445833984131262),  # Y, scale 0
     (0.0006235601634041466, 0.0, 0.0, 6.683678146179332, 0.00037724407979611296, 1.027889937768264),
@@ -59,70 +62,74 @@ _WEIGHTS = (
     (0.0, 0.0005313191874358747, 0.0, 0.00016533814161379112, 0.0, 0.0),
     (0.0, 0.0, 0.0, 0.0004179171803251336, 0.0017290828234722833, 0.0),
     (0.0020827005846636437, 0.0, 0.0, 8.826982764996862, 23.19243343998926, 0.0),
-    (95.1080498811086, 0.9863978034400682, 0.9834382792465353, 0.0012286405048278493, 171.2667255897307, 0.9807858872435379),
+    (95.1080498811086, 0.9863978034400682, 0.9834382792465353,
+     0.0012286405048278493, 171.2667255897307, 0.9807858872435379),
     (0.0, 0.0, 0.0, 0.0005130064588990679, 0.0, 0.00010854057858411537),
-)
+)  # fmt: skip
 _WEIGHT_SUM_FACTOR = 0.9562382616834844
 _CUBIC = (2.326765642916932, -0.020884521182843837, 6.248496625763138e-05)
 _EXPONENT = 0.6276336467831387
 
 
+class _Scale(NamedTuple):
+    """Of the original, each B×3×h×w."""
+
+    xyb: Tensor
+    mean: Tensor  # blurred
+    variance: Tensor  # the blurred squares minus the square of the mean
+    edge: Tensor  # 1 + |xyb - mean|
+
+
 @dataclass(frozen=True)
 class Original:
-    """What depends on the original alone, for comparing many candidates with it: of each scale, B×3×h×w."""
+    """What depends on the original alone, for comparing many candidates with it."""
 
-    planes: tuple[Tensor, ...]  # XYB
-    means: tuple[Tensor, ...]  # blurred
-    variances: tuple[Tensor, ...]  # blurred squares minus the squares of the means
-    edges: tuple[Tensor, ...]  # 1 + |plane - its mean|
+    scales: tuple[_Scale, ...]
     shape: torch.Size
 
     @classmethod
     def of(cls, x: Tensor) -> Original:
-        """x: B×3×H×W of sRGB in [0, 1], float32 or float64; B = 1 serves any number of candidates."""
+        """x: B×3×H×W of sRGB in [0, 1], as of `inner`; B = 1 serves any number of candidates."""
+        scales = []
         with torch.autocast(x.device.type, enabled=False):
-            planes = _pyramid(x)
-            means, variances, edges = [], [], []
-            for plane in planes:
-                mean, square = _blur(plane, plane.square())
-                means.append(mean)
-                variances.append(square - mean.square())
-                edges.append(1 + (plane - mean).abs())
-        return cls(tuple(planes), tuple(means), tuple(variances), tuple(edges), x.shape)
+            for xyb in _pyramid(x):
+                mean, square = _blur(xyb, xyb.square())
+                scales.append(_Scale(xyb, mean, square - mean.square(), 1 + (xyb - mean).abs()))
+        return cls(tuple(scales), x.shape)
 
 
 def inner(original: Original | Tensor, candidate: Tensor) -> Tensor:
     """The inner sum of each picture, B: 0 for equal ones, with a bounded derivative everywhere.
 
-    candidate: B×3×H×W of sRGB in [0, 1], float32 or float64 (under autocast too); values outside are allowed and black and beyond it is
-    black. original: as the candidate, or what `Original.of` made of it. ValueError: other shapes.
+    candidate: B×3×H×W of sRGB in [0, 1], float64, or another float that is taken as float32, under autocast too.
+    Values outside are allowed; what is darker than black is black.
+    original: as the candidate, or what `Original.of` made of it.
+    ValueError: shapes that do not fit.
     """
     shape = original.shape
-    if candidate.dim() != 4 or candidate.shape[1] != 3 or shape[1:] != candidate.shape[1:] or shape[0] not in (1, candidate.shape[0]):
-        raise ValueError(f"an original of {tuple(shape)} and a candidate of {tuple(candidate.shape)}: B×3×H×W of equal sizes expected")
+    fits = candidate.dim() == 4 and candidate.shape[1] == 3 and candidate.shape[1:] == shape[1:]
+    if not fits or shape[0] not in (1, len(candidate)):
+        raise ValueError(f"B×3×H×W of equal sizes expected, got {tuple(shape)} and {tuple(candidate.shape)}")
     if isinstance(original, Tensor):
         original = Original.of(original)
     with torch.autocast(candidate.device.type, enabled=False):
-        norms = [
-            _norms(*scale)
-            for scale in zip(_pyramid(candidate), original.planes, original.means, original.variances, original.edges, strict=True)
-        ]
+        norms = [_norms(*scale, xyb) for scale, xyb in zip(original.scales, _pyramid(candidate), strict=True)]
         if not norms:
-            return candidate.new_zeros(len(candidate)) + 0 * candidate.sum((1, 2, 3))
+            return 0 * candidate.float().sum((1, 2, 3))
         stacked = torch.stack(norms, 2)  # B×3×scales×6
         weights = [weight for row in _WEIGHTS for weight in row][: 18 * len(norms)]
         return (stacked.flatten(1) * stacked.new_tensor(weights)).sum(1)
 
 
 def score(inner_sum: Tensor | float) -> Tensor | float:
-    """SSIMULACRA 2 of an inner sum: 100 for equal pictures, 90: hardly visible, 70: high, 50: medium, 30: low quality; no lower bound."""
+    """SSIMULACRA 2: 100: equal pictures, 90: hardly visible, 70: high, 50: medium, 30: low quality; no lower bound."""
     s = inner_sum * _WEIGHT_SUM_FACTOR
     cubic = s * (_CUBIC[0] + s * (_CUBIC[1] + s * _CUBIC[2]))
     return 100 - 10 * cubic**_EXPONENT
 
 
-def _norms(y: Tensor, x: Tensor, x_mean: Tensor, x_variance: Tensor, x_edge: Tensor) -> Tensor:
-    """B×3×6: of each plane the means of the three maps, then their 4-norms. y: the candidate's planes; the others: the original's."""
+def _norms(x: Tensor, x_mean: Tensor, x_variance: Tensor, x_edge: Tensor, y: Tensor) -> Tensor:
+    """Of an original's scale and a candidate's planes y, B×3×6: the means of the three maps, then their 4-norms."""
     e = y - x
     e_mean, e_square, y_square = _blur(e, e.square(), y.square())
     y_mean = x_mean + e_mean
@@ -132,27 +139,31 @@ def _norms(y: Tensor, x: Tensor, x_mean: Tensor, x_variance: Tensor, x_edge: Ten
     change = ((y - y_mean).abs() + 1 - x_edge) / x_edge
     maps = [F.relu(share + e_mean_square * (1 - share)), F.relu(change), F.relu(-change)]
     means = [part.mean((2, 3)) for part in maps]
-    fourths = [part.square().square().mean((2, 3)).clamp_min(_TINY).pow(0.25) - _TINY**0.25 for part in maps]
+    fourths = [_fourth_root(part.square().square().mean((2, 3))) for part in maps]
     return torch.stack(means + fourths, 2)
+
+
+def _fourth_root(power: Tensor) -> Tensor:
+    return torch.where(power > _TINY, power.clamp_min(_TINY).pow(0.25), 0)
 
 
 def _pyramid(rgb: Tensor) -> list[Tensor]:
     """B×3×H×W of sRGB -> XYB at each scale of at least 8×8 pixels."""
+    rgb = rgb if rgb.dtype == torch.float64 else rgb.float()  # a decoder under autocast gives half floats
     linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb.clamp_min(0.04045) + 0.055) / 1.055).pow(2.4))
     scales: list[Tensor] = []
     while len(scales) < SCALES and min(linear.shape[-2:]) >= SMALLEST:
-        if scales:
-            linear = F.avg_pool2d(linear, 2, ceil_mode=True, count_include_pad=False)
-            if min(linear.shape[-2:]) < SMALLEST:
-                break
         scales.append(_xyb(linear))
+        linear = F.avg_pool2d(linear, 2, ceil_mode=True, count_include_pad=False)
     return scales
 
 
 def _xyb(linear: Tensor) -> Tensor:
     """Planes with the metric's own scale and offsets, positive for all colours."""
-    matrix = linear.new_tensor(_ABSORBANCE)[:, :, None, None]
-    absorbed = F.conv2d(linear, matrix, linear.new_full((3,), _ABSORBANCE_BIAS)).clamp_min(_ABSORBANCE_BIAS)
+    r, g, b = linear.unbind(1)
+    # Not as a product of matrices, which some GPUs round to ten bits.
+    absorbed = torch.stack([of_r * r + of_g * g + of_b * b for of_r, of_g, of_b in _ABSORBANCE], 1)
+    absorbed = (absorbed + _ABSORBANCE_BIAS).clamp_min(_ABSORBANCE_BIAS)
     long, middle, short = (absorbed.pow(1 / 3) - _ABSORBANCE_BIAS ** (1 / 3)).unbind(1)
     x, y = (long - middle) / 2, (long + middle) / 2
     return torch.stack((14 * x + 0.42, y + 0.01, short - y + 0.55), 1)
