@@ -116,7 +116,10 @@ def _load_compress(parser: argparse.ArgumentParser) -> Callable:
 def _compress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes, str]:
     if writing.is_image_name(target):
         raise FileExistsError(f"{target} exists and is an image by its name: remove it first, or take another name")
-    image = reading.read_image(source, first_frame=args.first_frame, max_pixels=args.max_pixels, deep=args.lossless)
+    remarks: list[str] = []
+    image = reading.read_image(
+        source, first_frame=args.first_frame, max_pixels=args.max_pixels, deep=args.lossless, remark=remarks.append
+    )
     data = api.compress(
         image,
         api.DEFAULT_QUALITY if args.quality is None else args.quality,
@@ -135,8 +138,14 @@ def _compress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes
         api.verify(data, image, device=args.device, threads=args.threads, max_pixels=args.max_pixels)
     info = api.inspect(data)
     parts = f"  ({_parts(info)})" if args.verbose else ""
-    note = "" if args.lossless or isinstance(image, np.ndarray) else conversion.needed(image)
-    return data, f"{_grouped(info.bytes)} B  {info.bpp:.3f} bpp{parts}{note and '  ' + note}"
+    if not args.lossless and not isinstance(image, np.ndarray) and (conversion_words := conversion.needed(image)):
+        remarks.append(conversion_words)
+    return data, f"{_grouped(info.bytes)} B  {info.bpp:.3f} bpp{parts}{_remarked(remarks)}"
+
+
+def _remarked(remarks: list[str]) -> str:
+    """What the line about a file says after its figures."""
+    return "  " + "; ".join(" ".join(words.split()) for words in remarks) if remarks else ""
 
 
 def _dropped_metadata(args: argparse.Namespace) -> dict[str, bytes]:
@@ -167,7 +176,9 @@ def _decompress(args: argparse.Namespace, source: str, target: str) -> tuple[byt
     info = api.inspect(data)
     for key in _dropped_metadata(args):
         image.info.pop(key, None)
-    return writing.image_bytes(image, format), f"{info.width}×{info.height} {info.mode}"
+    remarks: list[str] = []
+    content = writing.image_bytes(image, format, remark=remarks.append)
+    return content, f"{info.width}×{info.height} {info.mode}{_remarked(remarks)}"
 
 
 # ── inspect, and the commands of other folders ────────────────────────────────────────────────────────────────────

@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import threading
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -16,14 +17,15 @@ from .picture import DeepImage, check_size
 
 
 def read_image(
-    name: str, *, first_frame: bool = False, max_pixels: int | None = None, deep: bool = False
-) -> Image.Image | np.ndarray:
+    name: str, *, first_frame: bool = False, max_pixels: int | None = None, deep: bool = False,
+    remark: Callable[[str], None] = lambda words: None,
+) -> Image.Image | np.ndarray:  # fmt: skip
     """The decoded picture, with ICC profile, EXIF and XMP in its `info`; of a file of NumPy (.npy) its array.
 
     Of an animation or a document only the first frame, and only if `first_frame` says so. LimitError before anything
     beyond `max_pixels` is decoded; ImageError for what Pillow cannot read, and for deeper samples of which it keeps 8
     bits: nothing is cut in silence. With `deep`, colour of 16 bits in PNG and TIFF is a `DeepImage`. OSError as for any
-    file.
+    file. `remark` is told in words for people what of the file does not come along, or is not as the file has it.
     """
     data = read_bytes(name)
     if data.startswith(np.lib.format.MAGIC_PREFIX):

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,13 @@ def is_image_name(name: str) -> bool:
     return name != "-" and Path(name).exists() and Path(name).suffix.lower() in _formats_by_suffix()
 
 
-def image_bytes(image: Image.Image | np.ndarray, format: str) -> bytes:
-    """An image file in memory, with the metadata of `info` as far as the format carries it."""
+def image_bytes(
+    image: Image.Image | np.ndarray, format: str, *, remark: Callable[[str], None] = lambda words: None
+) -> bytes:
+    """An image file in memory, with the metadata of `info` as far as the format carries it.
+
+    `remark` is told in words for people what the format does not carry.
+    """
     if format == ARRAY:
         buffer = io.BytesIO()
         np.save(buffer, np.asarray(image), allow_pickle=False)
