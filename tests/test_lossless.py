@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import codec
 from codec import adaptation, lossless, weights
 from codec.entropy.mixtures import Arithmetic, Stacks, ideal_bits, tables
 from codec.errors import CodecError, FormatError
@@ -314,10 +313,3 @@ def test_weights_too_large_for_exact_sums_are_refused(model, tmp_path):
     weights.save_lossless(tmp_path / "m.safetensors", network=network, coefficients=model.coefficients, training={})
     with pytest.raises(FormatError, match="not exact"):
         weights.load_lossless(tmp_path / "m.safetensors")
-
-
-@pytest.mark.parametrize("path", sorted(GOLDEN.glob("lossless_*.lic")), ids=lambda path: path.stem)
-def test_golden_files_decode_for_ever(path):
-    image = codec.decompress(path.read_bytes())
-    with Image.open(path.with_suffix(".png")) as expected:
-        assert image.mode == expected.mode and image.tobytes() == expected.tobytes()

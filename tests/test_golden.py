@@ -1,0 +1,71 @@
+"""Files of the past: they decode for ever, and among them is one of each kind that is written today."""
+
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import codec
+from codec import weights
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = Path(__file__).parent / "golden" / "v1"
+FILES = sorted(GOLDEN.glob("*.lic"))
+
+pytestmark = pytest.mark.usefixtures("tiny_model")
+
+
+def level_differences(image: Image.Image, expected: Image.Image) -> int:
+    assert image.mode == expected.mode and image.size == expected.size
+    return np.abs(np.array(image, dtype=int) - np.array(expected)).max()
+
+
+def recorded(path: Path) -> Image.Image:
+    with Image.open(path.with_suffix(".png")) as image:
+        image.load()
+        return image
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_golden_files_decode_for_ever(path):
+    """Same symbols (the check values of the file say so), and the pixels that were recorded: lossy ones within one level."""
+    data, expected = path.read_bytes(), recorded(path)
+    decoded = codec.decompress(data)
+    info = codec.inspect(data)
+    if info.lossless:
+        assert decoded.mode == expected.mode and decoded.tobytes() == expected.tobytes()
+        assert decoded.getpalette() == expected.getpalette()
+    else:
+        assert level_differences(decoded, expected) <= 1
+    assert [info.width, info.height, info.quality, info.model] == json.loads((GOLDEN / "headers.json").read_text())[path.name]
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if "two_tiles" in path.stem], ids=lambda path: path.stem)
+def test_a_region_of_a_golden_file_is_a_part_of_its_picture(path):
+    expected = recorded(path)
+    width, height = expected.size
+    left = 1013 if width > 1024 else 250  # across the edge of a tile
+    region = left, 7, width - left - 11, height - 20
+    box = (left, 7, left + region[2], 7 + region[3])
+    assert level_differences(codec.decompress(path.read_bytes(), region=region), expected.crop(box)) <= (0 if "lossless" in path.stem else 1)
+
+
+def test_one_list_makes_all_golden_files():
+    names = [name for name, *_ in runpy.run_path(str(ROOT / "scripts" / "golden"))["GOLDEN"]]
+    assert sorted(names) == [path.stem for path in FILES] == sorted({path.stem for path in GOLDEN.glob("*.png")})
+
+
+def test_golden_models_have_what_the_shipped_model_has():
+    """Else a change of what only that one has would decode old files to a wrong picture, without an error."""
+
+    def structure(model: weights.LossyModel) -> tuple:
+        config = model.config
+        trellis = config.trellis_step, config.trellis_level, config.trellis_states
+        return config.transform, config.prior, config.context_steps, len(config.hyper_groups) > 1, trellis, model.postfilter is not None
+
+    shipped = structure(weights.load(weights.PACKAGED / f"{weights.DEFAULT_MODEL}.safetensors"))
+    ids = {codec.inspect(path.read_bytes()).model for path in FILES if not path.stem.startswith("lossless_")}
+    assert shipped in [structure(weights.load(weights.find(bytes.fromhex(model)))) for model in sorted(ids)]
