@@ -1,5 +1,6 @@
 """Files of the past: they decode for ever, and among them is one of each kind that is written today."""
 
+import dataclasses
 import json
 import runpy
 from pathlib import Path
@@ -7,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 import codec
-from codec import weights
+from codec import container, weights
+from codec.errors import UnsupportedError
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden" / "v1"
@@ -69,3 +73,21 @@ def test_golden_models_have_what_the_shipped_model_has():
     shipped = structure(weights.load(weights.PACKAGED / f"{weights.DEFAULT_MODEL}.safetensors"))
     ids = {codec.inspect(path.read_bytes()).model for path in FILES if not path.stem.startswith("lossless_")}
     assert shipped in [structure(weights.load(weights.find(bytes.fromhex(model)))) for model in sorted(ids)]
+
+
+@pytest.mark.parametrize(("model", "file"), [("base-small", "base_rgb"), ("lossless-tiny", "lossless_rgb")])
+def test_a_model_with_an_unknown_field_in_its_configuration_is_newer_not_broken(model, file, tmp_path, monkeypatch, photo):
+    with safe_open(GOLDEN / f"{model}.safetensors", "np") as old:
+        tensors, metadata = {key: old.get_tensor(key) for key in old.keys()}, old.metadata()
+    configuration = json.loads(metadata["config"]) | {"attention_heads": 4}
+    path = tmp_path / f"{model}.safetensors"
+    save_file(tensors, path, metadata | {"config": json.dumps(configuration)})
+    header, sections = container.unpack((GOLDEN / f"{file}.lic").read_bytes())
+    data = container.pack(dataclasses.replace(header, model_id=weights.digest(path)[:4]), sections)
+    for name in ("CODEC_MODEL", "CODEC_LOSSLESS_MODEL"):
+        monkeypatch.setenv(name, model)
+    monkeypatch.setenv("CODEC_MODELS", str(tmp_path))
+    with pytest.raises(UnsupportedError, match="attention_heads.*newer"):
+        codec.decompress(data)
+    with pytest.raises(UnsupportedError, match="attention_heads.*newer"):
+        codec.compress(photo, lossless=header.method == "lossless")

@@ -8,6 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from codec import weights
+from codec.errors import UnsupportedError
 from codec.networks import layers
 from codec.networks.config import CONFIGS, LossyConfig
 from codec.networks.layers import Block, pointwise
@@ -56,8 +57,13 @@ def test_every_configuration_codes_a_picture(name):
 def test_a_configuration_survives_its_file():
     for config in CONFIGS.values():
         assert LossyConfig.from_dict(config.to_dict() | {"widths": list(config.widths)}) == config
-    with pytest.raises(TypeError):
-        LossyConfig.from_dict({"name": "x", "unheard_of": 1})
+
+
+@pytest.mark.parametrize("change", [{"unheard_of": 1}, {"context_steps": 5}, {"transform": "swin"}, {"prior": "diffusion"}])
+def test_a_configuration_with_what_is_unknown_here_is_a_newer_one(change):
+    """Five steps were once walked as four, without a word."""
+    with pytest.raises(UnsupportedError, match="newer"):
+        LossyConfig.from_dict(CONFIGS["tiny"].to_dict() | change)
 
 
 @pytest.mark.parametrize(("steps", "shares"), [(1, [1]), (4, [4, 4, 4, 4]), (6, [1, 1, 2, 4, 4, 4])])

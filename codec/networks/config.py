@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from ..errors import UnsupportedError
+
+# What networks and the walk know; of anything else a model file is newer than this program.
+TRANSFORMS, PRIORS, CONTEXT_STEPS = ("residual", "convolutional"), ("hyperprior", "factorised"), (1, 4, 6)
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,13 @@ class LossyConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> LossyConfig:
-        """Inverse of `to_dict`; JSON lists become tuples. Raises TypeError on unknown fields."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        """Inverse of `to_dict`; JSON lists become tuples. UnsupportedError for what this version does not know."""
+        _require_known(cls, values)
+        config = cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        for name, known in (("transform", TRANSFORMS), ("prior", PRIORS), ("context_steps", CONTEXT_STEPS)):
+            if (found := getattr(config, name)) not in known:
+                raise UnsupportedError(f"a model with {name} {found!r}: a newer version made it")
+        return config
 
 
 @dataclass(frozen=True)
@@ -60,8 +71,15 @@ class LosslessConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> LosslessConfig:
-        """Inverse of `to_dict`. Raises TypeError on unknown fields."""
+        """Inverse of `to_dict`. UnsupportedError for unknown fields."""
+        _require_known(cls, values)
         return cls(**values)
+
+
+def _require_known(shape: type[LossyConfig | LosslessConfig], values: Iterable[str]) -> None:
+    """A field that this version lacks changes what networks compute: without it another picture would be decoded."""
+    if unknown := sorted(set(values) - {field.name for field in dataclasses.fields(shape)}):
+        raise UnsupportedError(f"a model with {', '.join(unknown)} in its configuration: a newer version made it")
 
 
 CONFIGS = {
