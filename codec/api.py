@@ -12,6 +12,7 @@ from . import container, planes
 from .container import Header, Tag
 from .errors import CodecError, FormatError, RegionError
 from .metrics import PSNR, TUNES, bpp
+from .picture.metadata import Metadata
 from .picture.picture import LAYOUTS, PALETTE_MODES, Picture, check_size, from_input, join, shrink, split, to_pil
 
 DEFAULT_QUALITY = 75.0
@@ -20,7 +21,6 @@ FEW_COLOURS = {1: 32, 3: 256}  # graphics: at most so many levels of gray, or co
 FEW_BITS = 1.0  # a sample, in the generic coding of the colour
 FEW_BYTES = 64  # of that coding
 LARGE = 2**23  # pixels from which on a sample decides how a lossless picture is coded: both ways would take long
-_METADATA = {Tag.ICC_PROFILE: "icc_profile", Tag.EXIF: "exif", Tag.XMP: "xmp"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,9 @@ def compress(
     tune: "psnr", or "ms-ssim" for an encoder that works for structural similarity in place of the squared error: busy places
         may differ more, smooth ones less. The decoder is not affected; effort 1 has no tune, for it does not search.
     target_bytes, target_bpp (ceilings), target_psnr (a floor, in dB): one of them instead of a quality.
-    exif, icc_profile, xmp: None takes them from the PIL image, b"" drops them.
+    exif, icc_profile, xmp: None takes them from the PIL image's `info`, b"" drops them. With the ICC profile goes
+        `info["cicp"]` (ITU-T H.273: primaries, transfer, matrix 0, full range), with EXIF `info["dpi"]`. What in `info` cannot
+        be kept is left out, and so is an ICC profile of colour of a gray picture, or the reverse (docs/INPUTS.md).
     device: "auto", "cpu" or "cuda"; threads: 0 is all. Neither affects what can decode the file.
     progress: told the part that is done, 0 to 1, while a lossy effort of 2 or more works; a target begins anew with each attempt.
 
@@ -98,10 +100,7 @@ def compress(
         raise ValueError(f"{' and '.join(chosen)} exclude one another: give one")
     source = from_input(image, lossless=bool(lossless), icc_profile=icc_profile, exif=exif, xmp=xmp)
     height, width, _ = source.pixels.shape
-    sections = {}
-    for tag, name in _METADATA.items():
-        if content := getattr(source, name):
-            sections[tag] = container.pack_metadata(tag, content)
+    sections = container.metadata_sections(vars(source.metadata))
     if lossless:
         if source.palette is not None or source.transparency is not None:
             sections[Tag.PALETTE] = container.pack_palette(source.palette, source.transparency)
@@ -141,7 +140,7 @@ def decompress(
     data: bytes, *, region: tuple[int, int, int, int] | None = None, preview: int | None = None, device: str = "auto",
     threads: int = 0, max_pixels: int | None = None,
 ) -> Image.Image | np.ndarray:  # fmt: skip
-    """The picture as a PIL image of the mode that went in; ICC profile, EXIF and XMP are in its `info`.
+    """The picture as a PIL image of the mode that went in; icc_profile, exif, xmp, cicp and dpi are in its `info`.
 
     Only where Pillow has no such mode, that is for a lossless file made from a uint16 array of two to four channels,
     it is an array H×W×C of uint16.
@@ -170,9 +169,7 @@ def decompress(
     _check_region(region, header.width, header.height)
     partial = header.method == "lossy" and not header.has_alpha  # all else is decoded whole, and cut
     check_size(*(region[2:] if partial else (header.width, header.height)), max_pixels)
-    metadata = {
-        name: container.unpack_metadata(tag, sections[tag]) for tag, name in _METADATA.items() if tag in sections
-    }
+    metadata = Metadata(**container.metadata_of(sections))
     run = {"region": tuple(region), "device": device, "threads": threads}
     if header.method == "lossless":
         palette, transparency = None, None
@@ -181,7 +178,7 @@ def decompress(
             if (palette is None) == (header.mode in PALETTE_MODES):
                 raise FormatError(f"a picture of mode {header.mode} {'with' if palette else 'without'} a palette")
         pixels = _decode_samples(header, sections, **run)
-        picture = Picture(pixels, header.mode, **metadata, palette=palette, transparency=transparency)
+        picture = Picture(pixels, header.mode, metadata, palette=palette, transparency=transparency)
         return to_pil(picture) if preview is None else to_pil(_preview(picture, preview))
     alpha = None
     if header.has_alpha:
@@ -200,7 +197,7 @@ def decompress(
         reduce=preview or 1,
         **run,
     )
-    return to_pil(Picture(join(colour, alpha, gray=header.mode.startswith("L")), header.mode, **metadata))
+    return to_pil(Picture(join(colour, alpha, gray=header.mode.startswith("L")), header.mode, metadata))
 
 
 def _check_region(region, width: int, height: int) -> None:
@@ -219,8 +216,8 @@ def _cut(pixels: np.ndarray, region: tuple[int, int, int, int]) -> np.ndarray:
 def _preview(picture: Picture, factor: int) -> Picture:
     if picture.mode in ("1", *PALETTE_MODES):
         image = to_pil(picture)
-        picture = replace(from_input(image.convert("L" if picture.mode == "1" else "RGBA" if image.has_transparency_data else "RGB")),
-                          icc_profile=picture.icc_profile, exif=picture.exif, xmp=picture.xmp)  # fmt: skip
+        mode = "L" if picture.mode == "1" else "RGBA" if image.has_transparency_data else "RGB"
+        picture = replace(from_input(image.convert(mode)), metadata=picture.metadata)
     return replace(picture, pixels=shrink(picture.pixels, factor))
 
 

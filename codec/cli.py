@@ -29,6 +29,8 @@ import numpy as np
 from . import __version__, api, metrics
 from .errors import CodecError, ImageError
 from .picture import conversion, files, reading, writing
+from .picture.metadata import Metadata
+from .picture.picture import remark_metadata
 
 SUFFIX = ".lic"
 
@@ -140,6 +142,7 @@ def _compress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes
     parts = f"  ({_parts(info)})" if args.verbose else ""
     if not args.lossless and not isinstance(image, np.ndarray) and (conversion_words := conversion.needed(image)):
         remarks.append(conversion_words)
+    remark_metadata(image, info.mode, dropped=args.no_metadata, remark=remarks.append)
     return data, f"{_grouped(info.bytes)} B  {info.bpp:.3f} bpp{parts}{_remarked(remarks)}"
 
 
@@ -174,8 +177,9 @@ def _decompress(args: argparse.Namespace, source: str, target: str) -> tuple[byt
     part = {"region": args.region, "preview": args.preview, "max_pixels": args.max_pixels}
     image = api.decompress(data, **part, device=args.device, threads=args.threads)
     info = api.inspect(data)
-    for key in _dropped_metadata(args):
-        image.info.pop(key, None)
+    if args.no_metadata:
+        for field in dataclasses.fields(Metadata):
+            image.info.pop(field.name, None)
     remarks: list[str] = []
     content = writing.image_bytes(image, format, remark=remarks.append)
     return content, f"{info.width}×{info.height} {info.mode}{_remarked(remarks)}"

@@ -20,7 +20,7 @@ VERSION = 1
 MAX_SIDE = 2**30
 QUALITY_MAX = 10_000  # hundredths
 NO_MODEL = bytes(4)  # model id of a file that needs none
-MAX_METADATA = 2**24  # bytes of one ICC, EXIF or XMP section once inflated
+MAX_METADATA = 2**24  # bytes of one section of metadata once inflated
 
 METHODS = {0: "lossy", 1: "lossless"}
 MODES = {0: "L", 1: "LA", 2: "RGB", 3: "RGBA"}  # in files of both methods; those below in lossless files only
@@ -39,6 +39,8 @@ class Tag(enum.IntEnum):
     PIXELS = 6
     PLANES = 7
     PALETTE = 8
+    CICP = 9
+    RESOLUTION = 10
 
 
 class _Cursor:
@@ -255,7 +257,7 @@ def _check_sections(header: Header, tags: list[int]) -> None:
         raise FormatError(f"a {header.method} file with quality {header.quality}")
 
 
-# Sections 2 to 8 end in a CRC-32 over what they decode to and then the payload itself. The first part finds a decoder
+# Sections 2 to 10 end in a CRC-32 over what they decode to and then the payload itself. The first part finds a decoder
 # that drifts; the second any damage, even where it happens to decode to the same content.
 
 
@@ -292,7 +294,7 @@ def _inflate(tag: Tag, stream: bytes, length: int) -> bytes:
 
 
 def pack_metadata(tag: Tag, content: bytes) -> bytes:
-    """The section of an ICC profile, EXIF or XMP: varint length of the content, raw deflate stream, check value."""
+    """A section of metadata, or of a palette: varint length of the content, raw deflate stream, check value."""
     if len(content) > MAX_METADATA:
         raise ImageError(f"{tag.name} of {len(content)} bytes: at most {MAX_METADATA} can be kept; drop it to go on")
     return _seal(_LENGTH.write(len(content)) + _deflate(content), content)
@@ -312,6 +314,38 @@ def unpack_metadata(tag: Tag, section: bytes) -> bytes:
     if _seal(payload, content)[-4:] != check:
         raise FormatError(f"damaged {tag.name} section: its check value does not match")
     return content
+
+
+# The content of some is not bytes but numbers.
+
+METADATA = {Tag.ICC_PROFILE: "icc_profile", Tag.EXIF: "exif", Tag.XMP: "xmp", Tag.CICP: "cicp", Tag.RESOLUTION: "dpi"}
+_NUMBERS = {Tag.CICP: struct.Struct("<4B"), Tag.RESOLUTION: struct.Struct("<2d")}
+_ALLOWED = {
+    Tag.CICP: lambda numbers: numbers[2] == 0 and numbers[3] <= 1,  # matrix, full range
+    Tag.RESOLUTION: lambda numbers: all(0 < dpi < 1e6 for dpi in numbers),
+}
+
+
+def metadata_sections(metadata: dict[str, bytes | tuple | None]) -> dict[Tag, bytes]:
+    """Sections of all that there is: icc_profile, exif and xmp are bytes; cicp and dpi are tuples of numbers."""
+    sections = {}
+    for tag, name in METADATA.items():
+        if value := metadata[name]:
+            sections[tag] = pack_metadata(tag, _NUMBERS[tag].pack(*value) if tag in _NUMBERS else value)
+    return sections
+
+
+def metadata_of(sections: dict[Tag, bytes]) -> dict[str, bytes | tuple]:
+    """The inverse of `metadata_sections`, whatever other sections there are; what is absent is not there."""
+    metadata: dict[str, bytes | tuple] = {}
+    for tag, name in METADATA.items():
+        if tag in sections:
+            metadata[name] = content = unpack_metadata(tag, sections[tag])
+            if tag in _NUMBERS:
+                if len(content) != _NUMBERS[tag].size or not _ALLOWED[tag](numbers := _NUMBERS[tag].unpack(content)):
+                    raise FormatError(f"damaged {tag.name} section: {content[:16].hex(' ')} cannot be its content")
+                metadata[name] = numbers
+    return metadata
 
 
 # The alpha plane, H×W uint8: one byte selects what each sample is predicted from, then a raw deflate stream of the

@@ -16,15 +16,14 @@ from typing import IO
 from PIL import Image, ImageFile
 
 from . import api, container
-from .container import Tag
 from .errors import CodecError
+from .picture.metadata import Metadata
 
 FORMAT = "LIC"
 SUFFIX = ".lic"
 MIME = "image/x-lic"
 HEADER_BYTES = 512  # no header of version 1 is longer
 PREVIEWS = 16, 8  # times smaller, what decompress offers
-_INFO = {Tag.ICC_PROFILE: "icc_profile", Tag.EXIF: "exif", Tag.XMP: "xmp"}
 _OPTIONS = {
     name
     for name, parameter in inspect.signature(api.compress).parameters.items()
@@ -44,11 +43,13 @@ class LicImageFile(ImageFile.ImageFile):
             if header.mode not in Image.MODES and header.mode != "I;16B":
                 raise SyntaxError(f"Pillow has no mode {header.mode}: use codec.decompress")
             self._size = (header.width, header.height)
+            sections = {}
             for tag, length in lengths.items():
-                if tag in _INFO:
+                if tag in container.METADATA:
                     self.fp.seek(self._start + position)
-                    self.info[_INFO[tag]] = container.unpack_metadata(tag, self.fp.read(length))
+                    sections[tag] = self.fp.read(length)
                 position += length
+            self.info.update(Metadata(**container.metadata_of(sections)).info())
         except CodecError as error:
             raise SyntaxError(str(error)) from error
         self.info["lossless"] = header.method == "lossless"

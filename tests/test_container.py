@@ -47,7 +47,7 @@ headers = st.builds(
     Header, st.just("lossy"), st.binary(min_size=4, max_size=4), sizes, sizes,
     st.sampled_from(container.BOTH_METHODS), st.integers(0, 10000),
 )
-contents = st.dictionaries(st.sampled_from([Tag.ICC_PROFILE, Tag.EXIF, Tag.XMP]), st.binary(max_size=300))
+contents = st.dictionaries(st.sampled_from(list(container.METADATA)), st.binary(max_size=300))
 
 
 @given(headers, contents, st.binary(max_size=300))
@@ -136,7 +136,7 @@ def test_any_bytes_under_a_right_check_value_are_read_or_refused(body):
         ("01 00 deadbeef 01 01 02 4c1d 02 0105 0200", FormatError, "mode RGB with alpha"),
         ("01 00 deadbeef 01 01 02 4c1d 02 0105 0100", FormatError, "not in ascending order"),
         ("01 00 deadbeef 01 01 02 4c1d 02 0500 0105", FormatError, "not in ascending order"),
-        ("01 00 deadbeef 01 01 02 4c1d 02 0105 0900", UnsupportedError, "section 9 is unknown"),
+        ("01 00 deadbeef 01 01 02 4c1d 02 0105 0b00", UnsupportedError, "section 11 is unknown"),
         ("01 00 deadbeef 01 01 02 4c1d 01 0104", FormatError, "1 bytes follow the end"),
         ("01 00 deadbeef 01 01 02 4c1d 01 0106", TruncatedError, "truncated file: 27 of 28 bytes"),
         ("01 00 deadbeef 01 01 02 4c1d 01 01ffffffffffffffff7f", TruncatedError, "truncated"),
@@ -199,6 +199,36 @@ def test_every_truncation_and_every_damaged_bit_of_metadata_is_reported():
         damaged[bit // 8] ^= 1 << bit % 8
         with pytest.raises(CodecError, match="EXIF"):
             container.unpack_metadata(Tag.EXIF, bytes(damaged))
+
+
+NUMBERS = {"icc_profile": b"icc", "exif": b"", "xmp": b"xmp", "cicp": (9, 16, 0, 1), "dpi": (300.0, 299.9994)}
+
+
+def test_metadata_of_bytes_and_of_numbers_comes_back():
+    sections = container.metadata_sections(NUMBERS)
+    assert list(sections) == [Tag.ICC_PROFILE, Tag.XMP, Tag.CICP, Tag.RESOLUTION]
+    assert container.metadata_of({Tag.LATENTS: b"", **sections}) == {key: value for key, value in NUMBERS.items() if value}
+
+
+def test_the_golden_section_of_cicp():
+    # varint 4; one final deflate block with fixed codes; CRC-32 of the content 09 10 00 01 and then of the bytes so far
+    payload = bytes.fromhex("04 e314606004 00".replace(" ", ""))
+    section = payload + zlib.crc32(bytes([9, 16, 0, 1]) + payload).to_bytes(4, "little")
+    assert container.metadata_sections(NUMBERS)[Tag.CICP] == section
+
+
+@pytest.mark.parametrize(
+    ("tag", "content"),
+    [
+        (Tag.CICP, "091000"), (Tag.CICP, "0910000100"), (Tag.CICP, "09100101"), (Tag.CICP, "09100002"),
+        (Tag.RESOLUTION, "00" * 16), (Tag.RESOLUTION, "000000000000f87f" * 2), (Tag.RESOLUTION, "000000000000f03f"),
+        (Tag.RESOLUTION, "000000000000f0bf" * 2), (Tag.RESOLUTION, "0000000080842e41" * 2),
+    ],
+)  # fmt: skip
+def test_numbers_against_the_rules_are_refused(tag, content):
+    section = container.pack_metadata(tag, bytes.fromhex(content))
+    with pytest.raises(FormatError, match=f"{tag.name} section"):
+        container.metadata_of({tag: section})
 
 
 def test_metadata_beyond_the_limit_is_refused_by_both_sides():

@@ -49,8 +49,8 @@ def test_an_array_of_any_shape_is_the_picture_of_its_number_of_channels(shape, r
 def test_metadata_given_replaces_that_of_the_image_and_empty_drops_it():
     source = pil("RGB")
     source.info.update(METADATA)
-    picture = pictures.from_input(source, exif=b"", xmp=b"other")
-    assert (picture.exif, picture.xmp, picture.icc_profile) == (b"", b"other", METADATA["icc_profile"])
+    metadata = pictures.from_input(source, exif=b"", xmp=b"other").metadata
+    assert (metadata.exif, metadata.xmp, metadata.icc_profile) == (b"", b"other", METADATA["icc_profile"])
 
 
 def test_a_transparent_colour_becomes_an_alpha_channel():

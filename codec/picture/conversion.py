@@ -45,9 +45,14 @@ def converted(image: Image.Image) -> Image.Image:
         out = ImageCms.applyTransform(image, transform) if transform else image.convert(_target(image))
     except Exception as error:  # Pillow raises whatever the contents of `info` make it stumble over
         raise ImageError(f"mode {image.mode} cannot be converted to {_target(image)}: {error}") from error
-    dropped = ("transparency", "icc_profile") if image.mode in _INK_AND_LAB else ("transparency",)
-    out.info = {key: value for key, value in image.info.items() if key not in dropped}
+    out.info = still_true(image)
     return out
+
+
+def still_true(image: Image.Image) -> dict:
+    """What `info` says beside transparency, of the image in a mode of CODED: a profile of ink or LAB not."""
+    gone = ("transparency", "icc_profile") if image.mode in _INK_AND_LAB else ("transparency",)
+    return {key: value for key, value in image.info.items() if key not in gone}
 
 
 def _target(image: Image.Image) -> str:

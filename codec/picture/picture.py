@@ -1,6 +1,7 @@
 """Pictures in memory: what the codec accepts, and the one form that everything above and below works on."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +9,8 @@ from PIL import Image
 
 from ..errors import ImageError, LimitError
 from . import conversion
-from .exif import resolution, with_resolution
+from .exif import orientation
+from .metadata import Metadata, gathered
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of 8-bit pixels, by number of channels
 DEEP_MODES = {1: "I;16", 2: "LA;16", 3: "RGB;16", 4: "RGBA;16"}  # of 16-bit pixels; Pillow has the first only
@@ -22,13 +24,11 @@ MAX_PIXELS = 2**28  # default cap, 268 megapixels: 0.8 GB as 8-bit RGB
 
 @dataclass(frozen=True)
 class Picture:
-    """Pixels and what goes with them; empty metadata is absent."""
+    """Pixels and what goes with them."""
 
     pixels: np.ndarray  # H×W×C, C as in LAYOUTS; uint8, or uint16 where the mode has 16 bits; 0 and 1 in mode "1"
     mode: str
-    icc_profile: bytes = b""
-    exif: bytes = b""
-    xmp: bytes = b""
+    metadata: Metadata = Metadata()
     palette: tuple[str, bytes] | None = None  # "RGB" or "RGBA" and the entries, in modes P and PA
     transparency: int | tuple[int, int, int] | bytes | None = None  # as in Pillow's `info`
 
@@ -62,18 +62,30 @@ def from_input(
     gray or colour with or without alpha (`conversion.converted`), and colours under full transparency are replaced by
     others that cost less. ImageError for pixels that cannot be coded, TypeError for anything but an image.
     """
-    given = {"icc_profile": icc_profile, "exif": exif, "xmp": xmp}
+    for key, value in {"icc_profile": icc_profile, "exif": exif, "xmp": xmp}.items():
+        if not isinstance(value, (bytes, type(None))):
+            raise TypeError(f"{key} must be bytes or None, not {type(value).__name__}")
     if isinstance(image, Image.Image):
         _load(image)
         image = image if lossless else conversion.converted(image)
-        info, picture = with_resolution(image.info), (_exact_picture if lossless else _picture)(image)
+        info, picture = image.info, (_exact_picture if lossless else _picture)(image)
     elif isinstance(image, np.ndarray):
-        info, picture = with_resolution(getattr(image, "info", {})), _picture_of_array(np.asarray(image), lossless)
+        info, picture = getattr(image, "info", {}), _picture_of_array(np.asarray(image), lossless)
         if not lossless and picture.mode.endswith("A"):
             picture = replace(picture, pixels=conversion.fill_hidden(picture.pixels))
     else:
         raise TypeError(f"image must be a PIL image or a NumPy array, not {type(image).__name__}")
-    return replace(picture, **{key: _metadata(key, value, info) for key, value in given.items()})
+    metadata = gathered(info, picture.mode, icc_profile=icc_profile, exif=exif, xmp=xmp)
+    return replace(picture, metadata=metadata)
+
+
+def remark_metadata(image, mode: str, *, dropped: bool, remark: Callable[[str], None]) -> None:
+    """What `from_input` leaves out of an input's metadata, in words; `dropped`: it has been told to drop all of it."""
+    info = conversion.still_true(image) if isinstance(image, Image.Image) else getattr(image, "info", {})
+    if not dropped:
+        gathered(info, mode, remark=remark)
+    elif (turned := orientation(gathered(info, mode).exif) or 1) > 1:
+        remark(f"orientation {turned} is gone with EXIF: the picture lies as its pixels do")
 
 
 def _picture_of_array(array: np.ndarray, lossless: bool) -> Picture:
@@ -156,15 +168,6 @@ def _transparency(value):
     raise ImageError(f"transparency {what} cannot be kept: remove image.info['transparency'] to go on")
 
 
-def _metadata(key: str, value: bytes | None, info: dict) -> bytes:
-    if value is None:
-        value = info.get(key) or b""
-        return value.encode() if isinstance(value, str) else bytes(value)
-    if not isinstance(value, bytes):
-        raise TypeError(f"{key} must be bytes or None, not {type(value).__name__}")
-    return value
-
-
 def to_pil(picture: Picture) -> Image.Image | np.ndarray:
     """The PIL image, with present metadata and transparency in `info` under the keys that Pillow uses.
 
@@ -188,10 +191,7 @@ def to_pil(picture: Picture) -> Image.Image | np.ndarray:
         image.putpalette(picture.palette[1], picture.palette[0])
     if picture.transparency is not None:
         image.info["transparency"] = picture.transparency
-    image.info.update(
-        {key: value for key in ("icc_profile", "exif", "xmp") if (value := getattr(picture, key))}
-        | (resolution(picture.exif) if picture.exif else {})
-    )
+    image.info.update(picture.metadata.info())
     return image
 
 

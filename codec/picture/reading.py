@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import CodecError, ImageError
+from . import embedding
 from .conversion import DEEP
-from .exif import exif_of_tiff
 from .files import read_bytes
 from .picture import DeepImage, check_size
 
@@ -20,7 +20,7 @@ def read_image(
     name: str, *, first_frame: bool = False, max_pixels: int | None = None, deep: bool = False,
     remark: Callable[[str], None] = lambda words: None,
 ) -> Image.Image | np.ndarray:  # fmt: skip
-    """The decoded picture, with ICC profile, EXIF and XMP in its `info`; of a file of NumPy (.npy) its array.
+    """The decoded picture, with its metadata in `info` (see `metadata`); of a file of NumPy (.npy) its array.
 
     Of an animation or a document only the first frame, and only if `first_frame` says so. LimitError before anything
     beyond `max_pixels` is decoded; ImageError for what Pillow cannot read, and for deeper samples of which it keeps 8
@@ -30,6 +30,7 @@ def read_image(
     data = read_bytes(name)
     if data.startswith(np.lib.format.MAGIC_PREFIX):
         return _array(data, max_pixels)
+    data, metadata = embedding.taken(data, remark)
     try:
         with _pillow_limit_off():
             image = Image.open(io.BytesIO(data))
@@ -47,8 +48,7 @@ def read_image(
                 )
             _widen_transparent_level(image)
             image.load()
-            if image.format == "TIFF":
-                image.info["exif"] = exif_of_tiff(image)
+            embedding.put(image, metadata, remark)
             if deep:
                 image = _deep_image(image, data)
     except CodecError:

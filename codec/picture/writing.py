@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from ..errors import ImageError
+from . import embedding
 from .picture import DeepImage
+from .png import chunk
 
 ARRAY = "NPY"  # a file of NumPy, for samples that no format of Pillow takes
 
@@ -20,7 +22,6 @@ _SAVE_OPTIONS = {
     "WEBP": {"lossless": True, "exact": True},
     "AVIF": {"quality": 95, "subsampling": "4:4:4"},
 }
-_XMP_TIFF_TAG = 700
 
 
 def format_of(name: str) -> str:
@@ -56,47 +57,30 @@ def image_bytes(
     if format == ARRAY:
         buffer = io.BytesIO()
         np.save(buffer, np.asarray(image), allow_pickle=False)
+        embedding.remark_loss(image.info, remark)
         return buffer.getvalue()
     if isinstance(image, np.ndarray):
         if format != "PNG":
             raise ImageError(f"{image.shape[2]} samples of 16 bits a pixel: take a name in .png or .npy")
-        return _deep_png(image)
-    options = {key: image.info[key] for key in ("icc_profile", "exif", "xmp", "dpi") if key in image.info}
-    options |= _SAVE_OPTIONS.get(format, {})
-    if format == "JPEG" and "exif" in options and not options["exif"].startswith(b"Exif\0\0"):
-        options["exif"] = b"Exif\0\0" + options["exif"]
-    if format == "PNG" and "xmp" in options:
-        options["pnginfo"] = PngImagePlugin.PngInfo()
-        options["pnginfo"].add_itxt("XML:com.adobe.xmp", options["xmp"].decode("utf-8", "replace"))
-    if format == "TIFF":
-        tags = Image.Exif()
-        tags.load(options.pop("exif", b""))
-        if "xmp" in options:
-            tags[_XMP_TIFF_TAG] = options.pop("xmp")
-        options["tiffinfo"] = tags
-    buffer = io.BytesIO()
+        return _deep_png(image, remark)
     try:
-        image.save(buffer, format, **options)
-    except Exception as error:
+        return embedding.file_of(image, format, _SAVE_OPTIONS.get(format, {}), remark)
+    except Exception as error:  # Pillow's writers raise what they please
         hint = ", take a name in .tif" if image.mode == "PA" else ""
         raise ImageError(f"cannot be written as {format}: {error}{hint}") from error
-    return buffer.getvalue()
 
 
-def _deep_png(image: DeepImage) -> bytes:
+def _deep_png(image: DeepImage, remark: Callable[[str], None]) -> bytes:
     """Colour of 16 bits, which Pillow lacks; the chunks of metadata are those that it writes for another picture."""
     height, width, channels = image.shape
-    other = Image.new("L", (1, 1))
+    other = Image.new("L" if channels == 2 else "RGB", (1, 1))
     other.info = image.info
-    other = image_bytes(other, "PNG")
+    other = image_bytes(other, "PNG", remark=remark)
     metadata = other[33 : other.rindex(b"IDAT") - 4]  # what is between the header and the samples
     rows = np.full((height, 1 + 2 * channels * width), 2, np.uint8)  # filter 2: differences to the row above
     rows[:, 1:] = np.ascontiguousarray(image, ">u2").view(np.uint8).reshape(height, -1)
     rows[1:, 1:] -= rows[:-1, 1:]
     header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
-    samples = _png_chunk(b"IDAT", zlib.compress(rows))
-    return other[:8] + _png_chunk(b"IHDR", header) + metadata + samples + _png_chunk(b"IEND", b"")
+    samples = chunk(b"IDAT", zlib.compress(rows))
+    return other[:8] + chunk(b"IHDR", header) + metadata + samples + chunk(b"IEND", b"")
 
-
-def _png_chunk(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
