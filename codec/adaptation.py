@@ -87,9 +87,12 @@ def fit(model: LosslessModel, seen: list[tuple[Tensor, ...]], pixels: int) -> by
     original = [parameter.float() for parameter in _parameters(model.network, len(seen))]
 
     def bits(parameters: list[Tensor], span) -> Tensor:
-        total = torch.zeros(())
+        total = torch.zeros((), dtype=torch.float32)
         for k, (inputs, known, levels, base, scale) in enumerate(seen):
-            out = net.shifted(F.linear(inputs[span], *parameters[2 * k : 2 * k + 2]), known[span])
+            weight, bias = parameters[2 * k : 2 * k + 2]
+            # As a convolution: what a program has set for the precision of products of matrices has no part in it.
+            out = F.conv2d(inputs[span].T[None, :, :, None], weight[:, :, None, None], bias)[0, :, :, 0].T
+            out = net.shifted(out, known[span])
             total = total + net.logistic_bits(levels[span], out, base[span], scale[span]).sum()
         return total
 

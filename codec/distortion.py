@@ -33,7 +33,7 @@ class Distortion:
     def of(cls, tune: str, x: Tensor) -> Distortion:
         """x: the picture, 1×3×h×w in [0, 1]; tune: one of `metrics.TUNES`."""
         if tune == PSNR:
-            return cls((torch.ones(1, 1, 1, 1, device=x.device),))
+            return cls((torch.ones(1, 1, 1, 1, dtype=x.dtype, device=x.device),))
         weights, x = [], x.contiguous()  # pooling is three times as fast on planes
         for scale, share in enumerate(SHARES):
             mean = _window_mean(x)

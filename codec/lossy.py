@@ -180,7 +180,8 @@ class Encoder:
         """Amortised inference of the gained latents: 1×M×h×w. Tile by tile: memory grows with the latents alone."""
         height, width = self._pixels.shape[2:]
         t = position(self.model, quality)
-        y = torch.empty(1, self.model.config.latent_channels, height // STRIDE, width // STRIDE, device=self.model.device)
+        shape = 1, self.model.config.latent_channels, height // STRIDE, width // STRIDE
+        y = torch.empty(shape, dtype=torch.float32, device=self.model.device)
         for tile in tiles(self.height, self.width):
             seen = tile.around(TRANSFORM_MARGIN, whole(self.height, self.width))
             rows, columns = seen.slices(1)
@@ -194,7 +195,7 @@ class Encoder:
     def infer_hyper(self, y: Tensor) -> Tensor:
         """Amortised inference of the hyper-latents, rounded: 1×Cz×h/4×w/4; empty under a factorised prior."""
         if self.model.scales is None:
-            return torch.zeros(1, 0, 0, 0)
+            return torch.zeros(1, 0, 0, 0, dtype=torch.float32)
         return self.network.prior.infer(y).round().clamp(-INPUT_MAX, INPUT_MAX)
 
     def quantise(
@@ -202,7 +203,7 @@ class Encoder:
     ) -> Latents:
         """Gained latents -> symbols. z: hyper-latents other than the inferred; choice: other than the nearest symbols."""
         z = self.infer_hyper(y) if z is None else z
-        choice = choice or self.choice(self.levels(z, quality, tuple(y.shape[1:])), torch.ones(1, 1, 1, 1, device=y.device), None)
+        choice = choice or self.choice(self.levels(z, quality, tuple(y.shape[1:])), y.new_ones(1, 1, 1, 1), None)
         if self.model.scales is None:
             symbols, values = choice(y, lambda values: values)
             return Latents(quality, _symbols(z), _symbols(symbols), values)

@@ -44,7 +44,7 @@ def _rings() -> Tensor:
     for row, column in itertools.product(range(-REACH, REACH + 1), repeat=2):
         ring = tuple(sorted((abs(row), abs(column))))
         places.setdefault(ring, []).append((row + REACH, column + REACH))
-    kernels = torch.zeros(RINGS, 2 * REACH + 1, 2 * REACH + 1)
+    kernels = torch.zeros(RINGS, 2 * REACH + 1, 2 * REACH + 1, dtype=torch.float32)
     for kernel, ring in zip(kernels, sorted(places), strict=True):
         for place in places[ring]:
             kernel[place] = 1 / len(places[ring])
@@ -81,8 +81,9 @@ class Normal:
             bottom = min(height, top + STRIPE)
             seen = features(shown[None, :, top : bottom + 2 * REACH])[0].flatten(1)
             error = (original[:, top:bottom] - shown[:, top + REACH : bottom + REACH, REACH:-REACH]).flatten(1)
-            self.gram += (255**2 * (seen @ seen.T)).double().cpu()
-            self.target += (255**2 * (seen @ error.T)).double().cpu()
+            seen, error = seen.double(), error.double()
+            self.gram += (255**2 * (seen @ seen.T)).cpu()
+            self.target += (255**2 * (seen @ error.T)).cpu()
             self.seen += seen.shape[1]
         self.pixels += original[0].numel()
 
@@ -134,10 +135,10 @@ def kernel(basis: Tensor, data: bytes) -> tuple[Tensor, Tensor] | None:
     exponent, coefficients, _ = read(data, len(basis))
     if not coefficients:
         return None
-    values = torch.tensor(coefficients, dtype=torch.float32, device=basis.device) * 2.0**-exponent
-    combined = torch.tensordot(values, basis[: len(values)], 1)  # 3×FEATURES
-    weight = torch.einsum("cdr,rij->cdij", combined[:, :-1].view(3, 3, RINGS), _rings().to(basis))
-    return weight, combined[:, -1]
+    values = torch.tensor(coefficients, dtype=torch.float64, device=basis.device) * 2.0**-exponent
+    combined = torch.tensordot(values, basis[: len(values)].double(), 1)  # 3×FEATURES
+    weight = torch.einsum("cdr,rij->cdij", combined[:, :-1].view(3, 3, RINGS), _rings().to(combined))
+    return weight.to(basis.dtype), combined[:, -1].to(basis.dtype)
 
 
 def apply(x: Tensor, kernel: tuple[Tensor, Tensor]) -> Tensor:

@@ -29,7 +29,8 @@ def walk_latents(
     """
     batch, _, height, width = features.shape
     known = torch.empty(
-        (batch, unit.shape[1], height, width), device=features.device, memory_format=torch.channels_last
+        (batch, unit.shape[1], height, width),
+        dtype=torch.float32, device=features.device, memory_format=torch.channels_last,
     ).zero_()
     means, compressed = torch.zeros_like(known), torch.zeros_like(known)
     steps = step_places(prior.steps, unit.shape[1])

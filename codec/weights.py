@@ -32,6 +32,7 @@ from .entropy.trellis import POLYNOMIALS
 from .errors import FormatError, UnsupportedError
 from .networks.config import LosslessConfig, LossyConfig
 from .networks.exact import IntegerNetwork
+from .networks.execution import apart
 from .networks.hyper import LEVELS, PLACES, ExactHyperContext
 from .networks.layers import fast_bfloat16
 from .networks.lossless import ACTIVATION_MAX, WEIGHT_GRID, LosslessVAE
@@ -117,6 +118,7 @@ def load(path: Path, device: str = "cpu") -> LossyModel:
 
 
 @lru_cache(maxsize=2)
+@apart()
 def _load(path: Path, sha256: bytes, device: str) -> LossyModel:
     try:
         with safe_open(path, framework="pt") as file:
@@ -248,6 +250,7 @@ def load_lossless(path: Path) -> LosslessModel:
 
 
 @lru_cache(maxsize=2)
+@apart()
 def _load_lossless(path: Path, sha256: bytes) -> LosslessModel:
     try:
         with safe_open(path, framework="pt") as file:

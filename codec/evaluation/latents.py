@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .. import container, hyperlatents, image, lossy, refine, weights
+from .. import container, hyperlatents, lossy, refine, weights
 from ..container import Header, Tag
 from ..entropy.coder import code_grouped, grouped_lengths
 from ..entropy.distributions import Table
 from ..lossy import Encoder, Latents
 from ..networks.execution import execution
+from ..picture.picture import check_size, from_input, split
 from ..tiles import HYPER_STRIDE, STRIDE, padded_size, tiles
 from .plots import INK, OURS, PEERS
 
@@ -115,7 +116,7 @@ def spread(hyper_bits: np.ndarray) -> np.ndarray:
 
 def explain(picture: Image.Image, quality: float, *, device: str = "auto", threads: int = 0) -> Explanation:
     """Code a picture (its colours; alpha and metadata are not the model's) and look into the file. CodecError."""
-    pixels, _ = image.split(image.from_input(picture).pixels)
+    pixels, _ = split(from_input(picture).pixels)
     height, width, _ = pixels.shape
     hundredths = round(quality * 100)
     with execution(device, threads) as place:
@@ -195,7 +196,7 @@ def sample(
     width: int, height: int, quality: float, seed: int, *, device: str = "auto", threads: int = 0
 ) -> tuple[Image.Image, int]:
     """A picture drawn from the prior, and the bytes of the latents that say it. CodecError."""
-    image.check_size(width, height, None)
+    check_size(width, height, None)
     hundredths, dice = round(quality * 100), Dice(seed)
     with execution(device, threads) as place:
         model = weights.load(weights.default_path(), place)
@@ -211,7 +212,7 @@ def sample(
         shape = model.config.latent_channels, padded_height // STRIDE, padded_width // STRIDE
         levels = encoder.levels(torch.from_numpy(z)[None], hundredths, shape)[0].cpu().numpy()
         residuals = code_grouped(dice, levels.reshape(-1), model.latent_tables, None).reshape(shape)
-        section = encoder.write(Latents(hundredths, z, residuals, decoded=torch.empty(0)))
+        section = encoder.write(Latents(hundredths, z, residuals, decoded=torch.empty(0, dtype=torch.float32)))
         pixels = lossy.decode(
             section, width=width, height=height, quality=hundredths, model_id=model.model_id, device=device
         )

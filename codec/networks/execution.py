@@ -1,4 +1,4 @@
-"""Where networks run, and with how many threads; neither changes what a file says."""
+"""Where networks run, with how many threads, and apart from what the host program has set: none of it changes what a file says."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 
 import torch
+from torch.overrides import _pop_mode, _push_mode  # not documented; there since torch 2.0
 
 from ..errors import UnsupportedError
 
@@ -30,8 +31,33 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """torch as it is in a program that has set nothing, in this thread and for the duration; afterwards all is as it was.
+
+    Left out are the host's autocast, inference mode, gradients, and whatever it has put between its calls and torch: a default
+    device, modes that see functions or operators. Tensors that are made here are ordinary ones, which may be kept and used anywhere.
+    What torch has for the whole process alone is not touched, for other threads would see it, and the networks do not depend on it:
+    they name the type of what they make (default type), take no products of float32 matrices (their precision), draw from
+    generators of their own. Only without oneDNN (`torch.backends.mkldnn.enabled`) an encoder may choose other symbols, as on another machine.
+    """
+    modes = [_pop_mode() for _ in range(torch._C._len_torch_function_stack())]
+    try:
+        with contextlib.ExitStack() as settings:
+            if torch._C._len_torch_dispatch_stack():
+                settings.enter_context(torch._C._DisableTorchDispatch())
+            settings.enter_context(torch.inference_mode(False))
+            for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+                settings.enter_context(torch.autocast(kind, enabled=False))
+            settings.enter_context(torch.no_grad())
+            yield
+    finally:
+        for mode in reversed(modes):
+            _push_mode(mode)
+
+
+@contextlib.contextmanager
 def execution(device: str, threads: int) -> Iterator[str]:
-    """Thread count for the duration (0: torch's own; 1 in a forked process), no gradients; yields the device to run on.
+    """`apart`, with a thread count for the duration (0: torch's own; 1 in a forked process); yields the device to run on.
 
     Safe in several threads at once, each with a count of its own. MemoryError where torch has no memory left.
     """
@@ -44,7 +70,7 @@ def execution(device: str, threads: int) -> Iterator[str]:
     try:
         if threads:
             _use_threads(threads)
-        with torch.no_grad():
+        with apart():
             yield "cuda" if device != "cpu" and available else "cpu"
     except RuntimeError as error:
         # The last is how oneDNN says it.

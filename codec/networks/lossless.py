@@ -169,7 +169,7 @@ def logistic_bits(x: Tensor, out: Tensor, base: Tensor, scale: Tensor) -> Tensor
     high, low = (centre + 0.5) * inverse, (centre - 0.5) * inverse
     high = high.masked_fill((x == 255)[:, None], 40.0)
     low = low.masked_fill((x == 0)[:, None], -40.0)
-    flip = torch.where(high + low > 0, -1.0, 1.0)  # differences of small numbers keep their digits
+    flip = torch.ones_like(high).masked_fill_(high + low > 0, -1.0)  # differences of small numbers keep their digits
     mass = (torch.sigmoid(flip * high) - torch.sigmoid(flip * low)).abs()
     floor = 2.0**-TABLE_BITS
     probability = (weights.exp() * mass).sum(1) * (1 - 256 * floor) + floor
@@ -215,6 +215,7 @@ def neighbours_of(padded: Tensor, count: int = len(NEIGHBOURS), *, every: int = 
 
 
 COEFFICIENT_STEPS = 4096  # linear prediction: coefficients count in 1/4096
+FIT_PIECE = 4096  # pixels that a fit takes up at once, in float64: what stays in a cache
 
 
 def regressors(near: Tensor) -> tuple[Tensor, Tensor]:
@@ -246,12 +247,20 @@ def fit_linear(pixels: Tensor, *, passes: int = 2, most: int = 200_000) -> Tenso
     west, differences = regressors(near)
     target = target - west
     activity = 1 + differences.abs().mean(1, keepdim=True)
-    weight = torch.ones_like(activity)
+    solution = None
     for _ in range(passes):
-        weighted = differences * weight
-        gram = (weighted.T @ differences).double()
-        gram.diagonal().add_(1e-3 * float(weight.sum()) + 1e-9)
-        solution = torch.linalg.solve(gram, (weighted.T @ target).double())
-        error = (target - differences @ solution.float()).abs().sum(1, keepdim=True)
-        weight = 1 / (activity + 0.25 * error).square()
+        size = differences.shape[1]
+        gram, moment, total = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size, CHANNELS, dtype=torch.float64), 0.0
+        for x, y, active in zip(*(values.split(FIT_PIECE) for values in (differences, target, activity)), strict=True):
+            x, y = x.double(), y.double()
+            if solution is None:
+                weight = torch.ones_like(active)
+            else:
+                weight = 1 / (active + 0.25 * (y - x @ solution).abs().sum(1, keepdim=True)).square()
+            weighted = x * weight
+            gram += weighted.T @ x
+            moment += weighted.T @ y
+            total += float(weight.sum())
+        gram.diagonal().add_(1e-3 * total + 1e-9)
+        solution = torch.linalg.solve(gram, moment)
     return (solution * COEFFICIENT_STEPS).round().clamp(-32768, 32767)

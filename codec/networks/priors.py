@@ -168,11 +168,8 @@ class ContextStep(nn.Module):
 
 def at_places(head: nn.Conv2d, h: Tensor, places: list[Place]) -> Tensor:
     """A pointwise layer at each place, for the channels of that place alone. h: B×places×W×rows×columns."""
-    weight = torch.stack([head.weight[channels, :, 0, 0].T for channels, _, _ in places])
-    bias = torch.stack([head.bias[channels] for channels, _, _ in places])
-    rows = h.shape[3]
-    h = h.permute(0, 1, 3, 4, 2).flatten(2, 3) @ weight + bias[:, None].to(h.dtype)
-    return h.unflatten(2, (rows, -1)).permute(0, 1, 4, 2, 3)
+    parts = zip(h.unbind(1), places, strict=True)
+    return torch.stack([multiply(part, head.weight[channels], head.bias[channels]) for part, (channels, _, _) in parts], 1)
 
 
 class HyperPrior(nn.Module):
