@@ -17,7 +17,7 @@ from PIL import Image
 from codec.evaluation import curves, images, peers, plots, rows, viewer
 
 HERE = Path(__file__).parent
-CURVES = ("textbook", "jpeg", "webp:m6", "jxl", "avif:s4", "lic")  # drawn in this order, so the last ones lie on top
+CURVES = ("textbook", "jpeg", "webp:m6", "jxl", "avif:psnr", "lic")  # drawn in this order, so the last ones lie on top
 PUBLISHED = ("VTM-9.1", "BPG-444", "bmshj2018-hyperprior", "bmshj2018-factorized", "ELIC")
 PANELS = ("jpeg", "webp:m6", "avif:s4", "lic")
 

@@ -10,9 +10,11 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import DATA
 from PIL import Image
 
 from codec.evaluation import cli, compare, curves, images, peers, plots, rows, runner, summary
+from codec.metrics import psnr
 
 TIMES = ("encode_s", "decode_s", "encode_peak_mib", "decode_peak_mib")
 
@@ -159,6 +161,18 @@ def test_more_quality_is_more_bytes_and_less_error(spec, folder):
 def test_lossless_modes_give_every_pixel_back(spec, folder):
     peer, image = build(spec), images.load(folder / "waves.png")
     assert np.array_equal(peer.decode(peer.encode(image, peers.LOSSLESS)), image)
+
+
+def test_avif_that_is_tuned_for_psnr_has_more_of_it_for_fewer_bytes():
+    with Image.open(DATA / "kodim23.png") as photo:
+        part = photo.convert("RGB").crop((200, 100, 456, 292))
+    found = {}
+    for spec in ("avif:s9", "avif:s9:psnr"):
+        peer = build(spec)
+        data = peer.encode(part, 70)
+        found[spec] = len(data), psnr(np.asarray(part), np.asarray(peer.decode(data)))
+    (as_it_comes, less), (tuned, more) = found.values()
+    assert tuned < as_it_comes and more > less
 
 
 def test_our_codec_is_a_peer_like_any_other(folder, tiny_model):

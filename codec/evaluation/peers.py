@@ -217,10 +217,15 @@ def _webp(options: _Options, threads: int) -> Peer:
 
 @codec("avif")
 def _avif(options: _Options, threads: int) -> Peer:
-    """libavif over libaom; s0…s10 is the speed (0: slowest); 4:4:4 or :420."""
+    """libavif over libaom; s0…s10 is the speed (0: slowest); 4:4:4 or :420; tuned as it comes, or for :psnr.
+
+    As it comes means for the eye from libaom 3.13 on (`tune=iq`), which gives up decibels: curves of PSNR need :psnr.
+    """
     _need(features.check("avif"), options.spec, 'pip install "pillow>=11.3"')
     speed, chroma = options.number("s", 4), options.choice("444", "420")
     lossy = {"speed": speed, "max_threads": threads, "subsampling": {"444": "4:4:4", "420": "4:2:0"}[chroma]}
+    if options.choice("default", "psnr") == "psnr":
+        lossy["advanced"] = {"tune": "psnr"}
 
     def encode(image, setting):
         if setting is not LOSSLESS:
