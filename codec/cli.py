@@ -26,7 +26,7 @@ from typing import TextIO
 
 import numpy as np
 
-from . import __version__, api, metrics
+from . import __version__, api, metrics, program
 from .errors import CodecError, ImageError
 from .picture import conversion, files, reading, writing
 from .picture.metadata import Metadata
@@ -36,8 +36,12 @@ SUFFIX = ".lic"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`codec COMMAND …`; `argv` without the program name. Returns the exit status, or raises SystemExit as argparse."""
-    argv = sys.argv[1:] if argv is None else argv
+    """`codec COMMAND …`; `argv` without the program name. Returns the exit status, or raises SystemExit as argparse.
+
+    Without `argv` this process is ours alone: its arguments are taken, and its streams and OpenMP are set (`program.py`).
+    """
+    if argv is None:
+        return program.run(main, sys.argv[1:])
     parser = argparse.ArgumentParser(prog="codec", description="A learned image codec.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -52,11 +56,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def main_compress() -> int:
-    return main(["compress", *sys.argv[1:]])
+    return program.run(main, ["compress", *sys.argv[1:]])
 
 
 def main_decompress() -> int:
-    return main(["decompress", *sys.argv[1:]])
+    return program.run(main, ["decompress", *sys.argv[1:]])
 
 
 def _guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
@@ -73,10 +77,6 @@ def _guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace)
     except KeyboardInterrupt:
         return 130
     finally:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:  # the reader has gone; without this the interpreter complains once more as it ends
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         for number, handler in previous:
             signal.signal(number, handler)
 
@@ -120,7 +120,7 @@ def _compress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes
         raise FileExistsError(f"{target} exists and is an image by its name: remove it first, or take another name")
     remarks: list[str] = []
     image = reading.read_image(
-        source, first_frame=args.first_frame, max_pixels=args.max_pixels, deep=args.lossless, remark=remarks.append
+        source, first_frame=args.first_frame, max_pixels=args.max_pixels, exact=args.lossless, remark=remarks.append
     )
     data = api.compress(
         image,
@@ -345,7 +345,7 @@ def _outcome(work: tuple) -> tuple[str, str | None]:
 
     def do() -> None:
         nonlocal line
-        if source != "-" and target != "-" and Path(target).exists() and Path(target).samefile(source):
+        if files.is_same_file(target, source):
             raise FileExistsError("this file is both input and output")
         files.check_output(target, overwrite=not args.no_overwrite)
         data, figures = convert(args, source, target)

@@ -10,54 +10,70 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import CodecError, ImageError
-from . import embedding
-from .conversion import DEEP
+from . import embedding, ending, samples, tiff
 from .files import read_bytes
 from .picture import DeepImage, check_size
 
 
 def read_image(
-    name: str, *, first_frame: bool = False, max_pixels: int | None = None, deep: bool = False,
+    name: str, *, first_frame: bool = False, max_pixels: int | None = None, exact: bool = False,
     remark: Callable[[str], None] = lambda words: None,
 ) -> Image.Image | np.ndarray:  # fmt: skip
     """The decoded picture, with its metadata in `info` (see `metadata`); of a file of NumPy (.npy) its array.
 
     Of an animation or a document only the first frame, and only if `first_frame` says so. LimitError before anything
-    beyond `max_pixels` is decoded; ImageError for what Pillow cannot read, and for deeper samples of which it keeps 8
-    bits: nothing is cut in silence. With `deep`, colour of 16 bits in PNG and TIFF is a `DeepImage`. OSError as for any
-    file. `remark` is told in words for people what of the file does not come along, or is not as the file has it.
+    beyond `max_pixels` is decoded; ImageError for what Pillow cannot read, or reads as other samples than there are
+    (`samples`), among them deeper ones of which it keeps 8 bits: nothing is cut in silence. With `exact`, samples must
+    be all that the file has, and colour of 16 bits in PNG and TIFF is a `DeepImage`. OSError as for any file. `remark`
+    is told in words for people what of the file does not come along, or is not as the file has it.
     """
     data = read_bytes(name)
     if data.startswith(np.lib.format.MAGIC_PREFIX):
         return _array(data, max_pixels)
     data, metadata = embedding.taken(data, remark)
+    how = {"first_frame": first_frame, "max_pixels": max_pixels, "exact": exact, "remark": remark}
+    with _pillow_limit_off():
+        try:
+            return _decoded(data, metadata, **how)
+        except ImageError:
+            whole = ending.completed(data)
+            if whole is None:
+                raise
+            image = _decoded(whole, metadata, **how)
+            remark("the last marker of the JPEG is missing, and nothing else")
+            return image
+
+
+def _decoded(
+    data: bytes, metadata: dict, *, first_frame: bool, max_pixels: int | None, exact: bool, remark: Callable[[str], None]
+) -> Image.Image | DeepImage:
+    """The picture of an image file, as its file means it."""
     try:
-        with _pillow_limit_off():
-            image = Image.open(io.BytesIO(data))
-            check_size(*image.size, max_pixels)
-            # MPO is a JPEG with a preview or a gain map behind it, PSD a picture and its layers; the picture is first.
-            frames = 1 if image.format in ("MPO", "PSD") else getattr(image, "n_frames", 1)
-            if frames > 1 and not first_frame:
-                raise ImageError(f"{frames} frames: only the first can be coded, with --first-frame")
-            bits = 8 if image.mode in (*DEEP, "F") else _bits(image, data)
-            deep = deep and bits == 16 and image.format in ("PNG", "TIFF") and image.mode in ("RGB", "RGBA")
-            if bits > 8 and not deep:
-                raise ImageError(
-                    f"samples of {bits} bits, of which Pillow reads 8 in mode {image.mode}: convert the file to 8 bits; "
-                    "--lossless takes 16 from PNG, TIFF and .npy (NumPy's)"
-                )
-            _widen_transparent_level(image)
-            image.load()
-            embedding.put(image, metadata, remark)
-            if deep:
-                image = _deep_image(image, data)
+        image = Image.open(io.BytesIO(data))
+        samples.check_format(image)
+        check_size(*image.size, max_pixels)
+        frames = samples.pictures(image, data)
+        if frames > 1 and not first_frame:
+            raise ImageError(f"{frames} frames: only the first can be coded, with --first-frame")
+        bits = samples.bits(image, data, exact=exact, remark=remark)
+        deep = exact and bits == 16 and image.format in ("PNG", "TIFF") and image.mode in ("RGB", "RGBA")
+        if bits > 8 and not deep:
+            raise ImageError(
+                f"samples of {bits} bits, of which Pillow reads 8 in mode {image.mode}: convert the file to 8 bits; "
+                "--lossless takes 16 from PNG, TIFF and .npy (NumPy's)"
+            )
+        _widen_transparent_level(image)
+        image.load()
+        image = samples.mend(image, data, remark)
+        embedding.put(image, metadata, remark)
+        return _deep_image(image, data) if deep else image
     except CodecError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError("not an image that Pillow can read") from error
+        kind = "a TIFF with samples of a kind" if tiff.is_tiff(data) else "an image"
+        raise ImageError(f"not {kind} that Pillow can read") from error
     except Exception as error:  # Pillow's decoders raise whatever the damage makes them stumble over
         raise ImageError(f"the image cannot be decoded: {error}") from error
-    return image
 
 
 def _array(data: bytes, max_pixels: int | None) -> np.ndarray:
@@ -75,32 +91,6 @@ def _array(data: bytes, max_pixels: int | None) -> np.ndarray:
         raise ImageError(f"the array cannot be read: {error}") from error
 
 
-_FIVE_SIX_FIVE = ("BGR;16", "RGB;16")  # bits of the three samples of a pixel
-
-
-def _bits(image: Image.Image, data: bytes) -> int:
-    """Bits of the deepest sample of a file, open but not loaded; 8 if it has fewer, or if nothing is known of it.
-
-    Pillow says it in no one place: some decoders are told (raw modes, arguments), and others look for themselves.
-    """
-    found = [8]
-    for decoder, _, _, arguments in getattr(image, "tile", ()):
-        arguments = arguments if isinstance(arguments, tuple) else (arguments,)
-        raw_modes = {argument for argument in arguments if isinstance(argument, str)}
-        if any(";16" in mode and mode not in _FIVE_SIX_FIVE for mode in raw_modes) or decoder == "SGI16":
-            found.append(16)
-        elif decoder in ("ppm", "ppm_plain") and isinstance(arguments[-1], int):
-            found.append(arguments[-1].bit_length())  # of the largest value
-    box = data.find(b"av1C") if image.format == "AVIF" else -1
-    if box >= 0:  # then marker and version, profile and level, flags
-        found.append((8, 8, 10, 12)[data[box + 6] >> 5 & 3])
-    start = data.find(b"\xff\x4f\xff\x51") if image.format == "JPEG2000" else -1
-    if start >= 0:  # the codestream; three bytes a component follow their number
-        components = int.from_bytes(data[start + 40 : start + 42], "big")
-        found += [(size & 0x7F) + 1 for size in data[start + 42 : start + 42 + 3 * components : 3]]
-    return max(found)
-
-
 def _deep_image(image: Image.Image, data: bytes) -> DeepImage:
     """All bits of an image whose upper 8 Pillow has read, by another reader; where the two disagree, ImageError."""
     try:
@@ -114,11 +104,13 @@ def _deep_image(image: Image.Image, data: bytes) -> DeepImage:
         upper = upper[..., -2:]
     height, width, channels = upper.shape
     alpha = "transparency" in image.info  # which a transparent colour becomes
-    deep = np.empty((height, width, channels + alpha), np.uint16)
+    planes = image.format == "TIFF" and samples.in_planes(image)
+    deep = np.empty((channels, height, width) if planes else (height, width, channels + alpha), np.uint16)
     decode = imagecodecs.png_decode if image.format == "PNG" else imagecodecs.tiff_decode
     try:
         decode(data, out=deep)
-        same = np.array_equal(deep[..., :channels] >> 8, upper)
+        deep = np.ascontiguousarray(deep.transpose(1, 2, 0)) if planes else deep
+        same = planes or np.array_equal(deep[..., :channels] >> 8, upper)  # planes are what Pillow reads wrong
     except ValueError:  # it sees another shape
         same = False
     if not same:
