@@ -15,16 +15,17 @@ from .metadata import MAX_BYTES, Metadata
 
 Remark = Callable[[str], None]
 
-_HELD = {  # format of Pillow's: what it can hold, beside dots per inch
-    "PNG": ("icc_profile", "exif", "xmp", "cicp"),
+_HELD = {  # format of Pillow's: what it can hold
+    "PNG": ("icc_profile", "exif", "xmp", "cicp", "dpi"),
     "AVIF": ("icc_profile", "exif", "xmp", "cicp"),
     "WEBP": ("icc_profile", "exif", "xmp"),
-    "JPEG": ("icc_profile", "exif", "xmp"),
-    "MPO": ("icc_profile", "exif", "xmp"),
-    "TIFF": ("icc_profile", "exif", "xmp"),
+    "JPEG": ("icc_profile", "exif", "xmp", "dpi"),
+    "MPO": ("icc_profile", "exif", "xmp", "dpi"),
+    "TIFF": ("icc_profile", "exif", "xmp", "dpi"),
+    "BMP": ("dpi",),
 }
 _JPEGS = ("JPEG", "MPO")
-_WORDS = {"icc_profile": "ICC profile", "exif": "EXIF", "xmp": "XMP", "cicp": "CICP"}
+_WORDS = {"icc_profile": "ICC profile", "exif": "EXIF", "xmp": "XMP", "cicp": "CICP", "dpi": "dots per inch"}
 _SEGMENT = 65533  # bytes of a segment of JPEG
 _LIMITS = {"exif": _SEGMENT, "xmp": _SEGMENT - 29, "icc_profile": 255 * (_SEGMENT - 14)}  # in JPEG
 _UPRIGHT = {  # orientation: what undoes it
@@ -65,12 +66,19 @@ def put(image: Image.Image, found: dict, remark: Remark) -> None:
             except ValueError:
                 remark("EXIF left out: it cannot be read")
                 found = {key: value for key, value in found.items() if key != "exif"}
-    if info.get("comment"):
+    if image.format == "GIF" and info.get("comment"):
         remark("text left out")
     info.update(found)
 
 
 # ── out ──
+
+
+def as_shown(image: Image.Image, format: str) -> Image.Image:
+    """The image as Pillow reads it from a file of `file_of`: upright, if the format has no place for EXIF; of a TIFF always."""
+    turned = exif.orientation(_found(image.info).exif) or 1
+    kept = turned == 1 or "exif" in _HELD.get(format, ()) and format != "TIFF"
+    return image if kept else image.transpose(_UPRIGHT[turned])
 
 
 class _Block(Image.Exif):
@@ -105,6 +113,8 @@ def _remark_loss(found: Metadata, held: tuple[str, ...], where: str, remark: Rem
     lost = {key: word for key, word in _WORDS.items() if getattr(found, key) and key not in held}
     if "exif" in lost and not exif.says_more_than(found.exif, exif.ORIENTATION, *exif.RESOLUTION):
         del lost["exif"]
+    if "dpi" in lost and exif.has_resolution(found.exif):  # that is gone or kept together with EXIF
+        del lost["dpi"]
     if lost:
         remark(f"{', '.join(lost.values())} left out: {where} has no place for that")
 
@@ -119,25 +129,25 @@ def file_of(image: Image.Image, format: str, options: dict, remark: Remark) -> b
     turned = exif.orientation(found.exif) or 1
     if "exif" not in held and turned > 1:
         image = image.transpose(_UPRIGHT[turned])
-        remark(f"turned upright, as EXIF says: {format} has no place for EXIF")
+        remark("turned upright, as EXIF says")
     _remark_loss(found, held, format, remark)
     if format in _JPEGS:
+        if "exif" in kept and not kept["exif"].startswith(exif.PREFIX):
+            kept["exif"] = exif.PREFIX + kept["exif"]
         for key, limit in _LIMITS.items():
-            if len(kept.get(key, b"")) > limit - (len(exif.PREFIX) if key == "exif" else 0):
+            if len(kept.get(key, b"")) > limit:
                 size = len(kept.pop(key))
                 remark(f"{_WORDS[key]} of {size} bytes left out: JPEG holds at most {limit}")
         if turned > 1 and "exif" not in kept:
             kept["exif"] = exif.of_orientation(turned)
     if "icc_profile" in kept and not icc.fits(kept["icc_profile"], gray=_is_gray_in(format, image.mode)):
         remark(f"ICC profile of {icc.space(kept.pop('icc_profile'))} left out: it does not fit the picture in {format}")
-    dpi = found.dpi
-    if dpi and not 1 <= min(dpi) <= max(dpi) <= 65535:
+    dpi = kept.get("dpi")
+    if dpi and not 1 <= min(dpi) <= max(dpi) <= 65535:  # which JPEG cannot say, and nobody means
         dpi = None
     # All by name, for what is not said Pillow takes from `info`.
     options = options | {key: kept.get(key, b"") for key in ("icc_profile", "exif", "xmp")} | ({"dpi": dpi} if dpi else {})
-    if format in _JPEGS and kept.get("exif") and not kept["exif"].startswith(exif.PREFIX):
-        options["exif"] = exif.PREFIX + kept["exif"]
-    elif format == "PNG":
+    if format == "PNG":
         options["pnginfo"] = _chunks(kept, remark)
     elif format == "AVIF" and "exif" in kept:
         if exif.is_readable(kept["exif"]):
@@ -152,7 +162,7 @@ def file_of(image: Image.Image, format: str, options: dict, remark: Remark) -> b
     image.save(buffer, format, **options)
     data = buffer.getvalue()
     if format == "TIFF":
-        data, lost = tiff.with_metadata(data, kept.get("exif", b""), kept.get("xmp", b""), found.dpi)
+        data, lost = tiff.with_metadata(data, kept.get("exif", b""), kept.get("xmp", b""), dpi)
         if lost:
             remark(f"{', '.join(lost)} left out")
     elif format == "AVIF" and "cicp" in kept:
