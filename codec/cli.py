@@ -450,7 +450,7 @@ class _Progress:
 
     def __init__(self, total: int, *, shown: bool):
         self.total, self.done, self.shown = total, 0, shown
-        self.terminal = shown and sys.stderr.isatty()
+        self.terminal = shown and sys.stderr is not None and sys.stderr.isatty()
         self.drawn = False
 
     @contextlib.contextmanager

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "codec"
 FLOORS = [  # each line may import from the lines above it
-    {"errors"},
+    {"errors", "program"},
     {"picture", "tiles", "metrics", "container", "planes", "entropy"},
     {"networks", "postfilter", "distortion"},
     {"weights"},
@@ -21,7 +21,7 @@ FLOORS = [  # each line may import from the lines above it
     {"cli"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-WITHOUT_TORCH = {"errors", "picture", "tiles", "metrics", "container", "planes", "entropy", "api", "cli"}
+WITHOUT_TORCH = {"errors", "picture", "tiles", "metrics", "container", "planes", "entropy", "api", "program", "cli"}
 WITHOUT_TORCH |= {"pillow_plugin", "numcodecs_plugin"}
 FACADE = ("__init__", "__main__")  # the package itself: api and errors; __main__: cli
 
