@@ -183,7 +183,7 @@ def run(capsys, *arguments: str) -> tuple[int, str]:
     [
         ("nodir/", "there is no directory"),
         ("nodir/x", "there is no directory"),
-        ("in.png/", "not a directory"),
+        ("in.png/", "there is no directory"),
         ("", "the output has no name"),
         (".", "is a directory"),
         ("loop", "too many levels of symbolic links"),

@@ -49,7 +49,7 @@ def _found(name: str) -> os.stat_result | None:
     """What a name leads to; None if it leads nowhere yet, which of a dangling link is its target. OSError for what no file can be."""
     try:
         return os.stat(name)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
@@ -98,10 +98,12 @@ def check_output(name: str, *, overwrite: bool) -> None:
         raise IsADirectoryError(f"{name} is a directory")
     if not overwrite and found is not None and stat.S_ISREG(found.st_mode):
         raise FileExistsError(f"{name} exists and is not to be replaced")
-    path = Path(os.path.realpath(name))
-    if not name or name.endswith((os.sep, os.altsep or os.sep)) or not path.parent.is_dir():
-        missing = path if name.endswith((os.sep, os.altsep or os.sep)) else path.parent
-        raise FileNotFoundError(f"{name} cannot be written: there is no directory {missing}" if name else "the output has no name")
+    if not name:
+        raise FileNotFoundError("the output has no name")
+    folder = Path(name) if name.endswith((os.sep, os.altsep or os.sep)) else Path(name).parent
+    for folder in (folder, Path(os.path.realpath(name)).parent):  # that of the name, and that of what a link leads to
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{name} cannot be written: there is no directory {folder}")
 
 
 def _take_name(temporary: Path, path: Path) -> None:
