@@ -195,6 +195,18 @@ def to_pil(picture: Picture) -> Image.Image | np.ndarray:
     return image
 
 
+def is_same_seen(one: Image.Image, other: Image.Image) -> bool:
+    """Whether two PIL images show the same: size, and every pixel with its alpha, in whatever mode and palette."""
+    if one.size != other.size:
+        return False
+    if one.mode in conversion.DEEP or other.mode in conversion.DEEP:
+        return one.mode in conversion.DEEP and other.mode in conversion.DEEP and np.array_equal(_pixels(one), _pixels(other))
+    if one.mode != other.mode or one.mode not in MODES.values() or "transparency" in {*one.info, *other.info}:
+        one, other = one.convert("RGBA"), other.convert("RGBA")
+    boxes = ((0, top, one.width, bottom) for top, bottom in _strips(one.height))
+    return all(one.crop(box).tobytes() == other.crop(box).tobytes() for box in boxes)
+
+
 def split(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """H×W×1..4 -> colour H×W×3 (gray is repeated three times) and alpha H×W or None."""
     channels = pixels.shape[2]

@@ -32,7 +32,7 @@ def read_image(
         return _array(data, max_pixels)
     data, metadata = embedding.taken(data, remark)
     how = {"first_frame": first_frame, "max_pixels": max_pixels, "exact": exact, "remark": remark}
-    with _pillow_limit_off():
+    with pillow_limit_off():
         try:
             return _decoded(data, metadata, **how)
         except ImageError:
@@ -133,7 +133,7 @@ if hasattr(os, "register_at_fork"):  # no child is born while another thread has
 
 
 @contextlib.contextmanager
-def _pillow_limit_off():
+def pillow_limit_off():
     """Our own limit, which counts pixels as Pillow's does, is checked instead: one limit, one message.
 
     Pillow's is a global: one thread at a time changes it and sets it back.

@@ -17,7 +17,7 @@ from .conversion import DEEP
 
 # Formats of which it has been looked up in Pillow what its decoders do with each kind of sample that there may be. Others are
 # drawings that a program would have to draw (EPS, WMF), measurements (FITS, SPIDER, McIDAS), or what needs a plugin.
-_KNOWN = frozenset(
+KNOWN = frozenset(
     "AVIF BLP BMP CUR DCX DDS DIB FLI FTEX GBR GIF ICNS ICO IM JPEG JPEG2000 MPO MSP PCX PIXAR PNG PPM PSD QOI SGI SUN TGA "
     "TIFF WEBP XBM XPM XVTHUMB".split()
 )
@@ -27,7 +27,7 @@ _FIVE_SIX_FIVE = ("BGR;16", "RGB;16")  # Pillow's: bits of the three samples of 
 
 def check_format(image: Image.Image) -> None:
     """ImageError for an image, open but not loaded, of a format that is not known to be read right."""
-    if image.format not in _KNOWN:
+    if image.format not in KNOWN:
         raise ImageError(f"files of the format {image.format} are not read: {_ELSEWHERE}")
 
 

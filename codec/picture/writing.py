@@ -3,16 +3,17 @@
 import io
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ..errors import ImageError
-from . import embedding
-from .picture import DeepImage
+from . import conversion, embedding, files, samples
+from .picture import DeepImage, is_same_seen
 from .png import chunk
+from .reading import pillow_limit_off
 
 ARRAY = "NPY"  # a file of NumPy, for samples that no format of Pillow takes
 
@@ -22,19 +23,22 @@ _SAVE_OPTIONS = {
     "WEBP": {"lossless": True, "exact": True},
     "AVIF": {"quality": 95, "subsampling": "4:4:4"},
 }
+_APPROXIMATE = ("JPEG", "MPO", "AVIF")
 
 
 def format_of(name: str) -> str:
-    """Pillow's name of the format that a file name asks for by its suffix, or ARRAY; PNG for a pipe."""
-    if name == "-":
+    """Pillow's name of the format that a file name asks for by its suffix, or ARRAY; PNG for a stream whose name has none."""
+    suffix = "" if name == "-" else Path(name).suffix.lower()
+    if not suffix and files.is_stream(name):
         return "PNG"
-    suffix = Path(name).suffix.lower()
     if suffix == ".npy":
         return ARRAY
-    extension_formats = _formats_by_suffix()
-    if extension_formats.get(suffix) not in Image.SAVE:
+    format = _formats_by_suffix().get(suffix)
+    if format not in Image.SAVE:
         raise ImageError(f"no image format is known by the suffix {suffix!r}: try .png")
-    return extension_formats[suffix]
+    if format not in samples.KNOWN:  # a document or a drawing, which would hold the picture in a way of its own
+        raise ImageError(f"pictures are not written as {format}: try .png")
+    return format
 
 
 def _formats_by_suffix() -> dict[str, str]:
@@ -43,8 +47,8 @@ def _formats_by_suffix() -> dict[str, str]:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether `name` exists and carries a suffix of an image format: hardly meant as the output of `compress`."""
-    return name != "-" and Path(name).exists() and Path(name).suffix.lower() in _formats_by_suffix()
+    """Whether `name` is a file and carries a suffix of an image format: hardly meant as the output of `compress`."""
+    return Path(name).suffix.lower() in _formats_by_suffix() and not files.is_stream(name) and Path(name).exists()
 
 
 def image_bytes(
@@ -52,9 +56,13 @@ def image_bytes(
 ) -> bytes:
     """An image file in memory, with the metadata of `info` as far as the format carries it.
 
+    The file shows the very pixels of the image, or it is one of JPEG or AVIF; ImageError where it does not, or cannot be.
     `remark` is told in words for people what the format does not carry.
     """
     if format == ARRAY:
+        if isinstance(image, Image.Image) and image.mode not in conversion.DEEP and (words := conversion.needed(image)):
+            image = conversion.converted(image)
+            remark(words)
         buffer = io.BytesIO()
         np.save(buffer, np.asarray(image), allow_pickle=False)
         embedding.remark_loss(image.info, remark)
@@ -63,11 +71,49 @@ def image_bytes(
         if format != "PNG":
             raise ImageError(f"{image.shape[2]} samples of 16 bits a pixel: take a name in .png or .npy")
         return _deep_png(image, remark)
+    options = {"sizes": [image.size, image.size[::-1]]} if format == "ICO" else _SAVE_OPTIONS.get(format, {})
+    reason = None
+    for form, words in _forms(image, format):
+        told = [words] if words else []
+        try:
+            data = embedding.file_of(form, format, options, told.append)
+        except Exception as error:  # Pillow's writers raise what they please
+            reason = reason or error
+            continue
+        if format in _APPROXIMATE:
+            told.append(f"{format} holds the pixels approximately")
+        elif format != "PNG" and not _shows(data, format, embedding.as_shown(image, format)):
+            continue
+        for words in told:
+            remark(words)
+        return data
+    if reason is None:
+        raise ImageError(f"{format} does not hold this picture as it is: take a name in .png or .tif")
+    raise ImageError(f"cannot be written as {format}: {reason}") from reason
+
+
+def _forms(image: Image.Image, format: str) -> Iterator[tuple[Image.Image, str]]:
+    """The image, and the form in which it shows the same where its mode is not known; with what is to be said of that."""
+    words = "" if image.mode in conversion.DEEP else conversion.needed(image)
+    if format not in _APPROXIMATE or not words:
+        yield image, ""
+    if words:
+        yield conversion.converted(image), words
+    elif image.mode in ("I", "I;16B") and 0 <= (extrema := image.getextrema())[0] and extrema[1] <= 0xFFFF:
+        form = Image.fromarray(np.asarray(image).astype("<u2"))
+        form.info = image.info
+        yield form, ""
+
+
+def _shows(data: bytes, format: str, image: Image.Image) -> bool:
+    """Whether Pillow reads the image from a file, pixel by pixel; in another mode, maybe."""
     try:
-        return embedding.file_of(image, format, _SAVE_OPTIONS.get(format, {}), remark)
-    except Exception as error:  # Pillow's writers raise what they please
-        hint = ", take a name in .tif" if image.mode == "PA" else ""
-        raise ImageError(f"cannot be written as {format}: {error}{hint}") from error
+        with pillow_limit_off():
+            again = Image.open(io.BytesIO(data), formats=[format])
+            again.load()
+    except Exception:  # damage of any kind
+        return False
+    return is_same_seen(again, image)
 
 
 def _deep_png(image: DeepImage, remark: Callable[[str], None]) -> bytes:
