@@ -43,7 +43,7 @@ def promises(codecs: dict[str, curves.Measured]) -> list[tuple[bool, str]]:
     low, high = ours.points("psnr")[0][[0, -1]]
     falling = [
         f"{image} {what} {ours.settings[s]:g}→{ours.settings[s + 1]:g}"
-        for what, values in (("bytes", ours.bpp), ("PSNR", ours.psnr))
+        for what, values in (("bytes", ours.bpp), ("PSNR", ours.quality["psnr"]))
         for s, i in np.argwhere(np.diff(values, axis=0) <= 0)
         for image in [ours.images[i]]
     ]

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ import pytest
 from conftest import DATA
 from PIL import Image
 
-from codec.evaluation import cli, compare, curves, images, peers, plots, rows, runner, summary
+from codec.evaluation import cli, columns, compare, curves, images, peers, plots, rows, runner, summary
 from codec.metrics import psnr
 
 TIMES = ("encode_s", "decode_s", "encode_peak_mib", "decode_peak_mib")
@@ -105,6 +106,12 @@ def test_the_table_has_a_column_for_each_field_and_metric(tmp_path):
     lines = (tmp_path / "rows.csv").read_text().splitlines()
     assert lines[0].startswith("image,image_sha256,width") and lines[0].endswith(",note,ssimulacra2")
     assert lines[1].endswith(",,71.5") and lines[2].endswith(",,")
+
+
+def test_a_later_row_keeps_the_metrics_that_only_an_earlier_one_has(tmp_path):
+    earlier, later = row(perceptual={"ssimulacra2": 70.0, "cvvdp": 9.0}), row(perceptual={"ssimulacra2": 71.0})
+    rows.append(tmp_path / "rows.jsonl", [earlier, later])
+    assert rows.read(tmp_path / "rows.jsonl")[0] == [row(perceptual={"ssimulacra2": 71.0, "cvvdp": 9.0})]
 
 
 # ── Pictures ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -278,6 +285,111 @@ def test_equal_pictures_are_measured_once(folder, tmp_path):
     assert len(pictures) == 1 and "the same pixels as" in said[0]
 
 
+# ── Optional metrics ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def optional(folder, file, *metrics, name="waves.png", setting=30.0):
+    """The row of one picture as JPEG, and what was said."""
+    said = []
+    outcome = runner.evaluate(
+        [folder / name], ["jpeg"], file, grids={"jpeg": [setting]}, optional=metrics, say=said.append
+    )
+    assert outcome.failures == [] and said == outcome.missing
+    return rows.read(file)[0][0], said
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """Puts a stand-in for butteraugli_main on PATH: a shell script of the given lines."""
+    if os.name != "posix":
+        pytest.skip("a shell script stands in for the program")
+
+    def write(lines):
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / "butteraugli_main").write_text(f"#!/bin/sh\n{lines}\n")
+        (tmp_path / "bin" / "butteraugli_main").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+
+    return write
+
+
+def test_ssimulacra2_is_that_of_its_package(folder, tmp_path):
+    package = pytest.importorskip("ssimulacra2")
+    known, _ = optional(folder, tmp_path / "rows.jsonl", "ssimulacra2")
+    peer, image = peers.build("jpeg"), images.load(folder / "waves.png")
+    peer.decode(peer.encode(image, 30)).save(tmp_path / "decoded.png")
+    expected = package.compute_ssimulacra2(str(folder / "waves.png"), str(tmp_path / "decoded.png"))
+    assert known.perceptual == {"ssimulacra2": pytest.approx(expected)} and 10 < expected < 95
+
+
+@pytest.mark.skipif(shutil.which("butteraugli_main") is None, reason="libjxl's butteraugli_main is not on PATH")
+def test_butteraugli_falls_with_quality_and_is_zero_for_equal_pictures(folder):
+    measure, image = columns.load("butteraugli"), images.load(folder / "waves.png")
+    peer = peers.build("jpeg")
+    decoded = [np.asarray(peer.decode(peer.encode(image, setting))) for setting in (10, 90)]
+    worse, better = (measure(np.asarray(image), pixels) for pixels in decoded)
+    assert worse > better > 0 == measure(np.asarray(image), np.asarray(image))
+
+
+def test_cvvdp_falls_with_quality_and_is_ten_for_equal_pictures(folder):
+    try:
+        measure = columns.load("cvvdp")
+    except columns.MissingMetric as error:
+        pytest.skip(str(error))
+    image, peer = images.load(folder / "waves.png"), peers.build("jpeg")
+    decoded = [np.asarray(peer.decode(peer.encode(image, setting))) for setting in (10, 90)]
+    worse, better = (measure(np.asarray(image), pixels) for pixels in decoded)
+    assert worse < better < 10 == pytest.approx(measure(np.asarray(image), np.asarray(image)))
+
+
+def test_the_program_of_butteraugli_is_given_two_files_and_its_3_norm_is_taken(folder, tmp_path, program):
+    program('test -s "$1" -a -s "$2" -a "$1" != "$2" && echo 9.5 && echo "3-norm: 1.25"')
+    known, said = optional(folder, tmp_path / "rows.jsonl", "butteraugli")
+    assert known.perceptual == {"butteraugli": 1.25} and known.note == "" and said == []
+
+
+def test_a_metric_that_fails_on_a_picture_is_undefined_there_and_the_row_says_why(folder, tmp_path, program):
+    program("echo too small >&2; exit 1")
+    known, _ = optional(folder, tmp_path / "rows.jsonl", "butteraugli")
+    assert known.perceptual == {"butteraugli": None} and known.ms_ssim > 0.5
+    assert "butteraugli: ValueError: " in known.note and "too small" in known.note
+    before = (tmp_path / "rows.jsonl").read_bytes()
+    optional(folder, tmp_path / "rows.jsonl", "butteraugli")
+    assert (tmp_path / "rows.jsonl").read_bytes() == before  # not tried again
+
+
+def test_a_metric_that_takes_its_process_along_costs_its_value_and_not_the_row(folder, tmp_path, program):
+    program("kill -9 $PPID")
+    known, _ = optional(folder, tmp_path / "rows.jsonl", "butteraugli")
+    assert known.perceptual == {"butteraugli": None} and "the process of the metrics died" in known.note
+
+
+def test_a_missing_metric_is_named_with_its_hint_and_left_out(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    known, said = optional(folder, tmp_path / "rows.jsonl", "butteraugli")
+    assert known.perceptual == {} and len(said) == 1
+    assert said[0].startswith("metric butteraugli is left out: put libjxl's butteraugli_main on PATH")
+
+
+def test_a_metric_whose_package_is_broken_is_left_out(folder, tmp_path, monkeypatch):
+    (tmp_path / "torchvision.py").write_text("")
+    (tmp_path / "pycvvdp.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    known, said = optional(folder, tmp_path / "rows.jsonl", "cvvdp")
+    assert known.perceptual == {}
+    assert said == ["metric cvvdp is left out: RuntimeError: operator torchvision::nms does not exist"]
+
+
+def test_rows_that_lack_a_metric_are_measured_again(folder, tmp_path, program):
+    file = tmp_path / "rows.jsonl"
+    optional(folder, file)
+    program('echo "3-norm: 2"')
+    assert optional(folder, file, "butteraugli")[0].perceptual == {"butteraugli": 2.0}
+    assert len(file.read_bytes().splitlines()) == 2
+    optional(folder, file)
+    assert len(file.read_bytes().splitlines()) == 2
+
+
 # ── Curves, summaries, comparisons ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -327,7 +439,7 @@ def test_a_codec_of_four_fifths_of_the_bits_saves_twenty_percent_on_every_image(
     assert entry["bd_rate_psnr"]["percent"] == pytest.approx(-20)
     assert entry["bd_rate_psnr"]["interval"] == pytest.approx([-20, -20])
     assert list(entry["bd_rate_psnr"]["per_image"].values()) == pytest.approx([-20] * 3)
-    assert entry["bits_at_equal_psnr"]["0.5"] == pytest.approx(-20) and entry["bits_at_equal_psnr"]["1.5"] is None
+    assert entry["bits_at_equal_psnr"]["0.3"] == pytest.approx(-20) and entry["bits_at_equal_psnr"]["1.5"] is None
 
 
 def test_the_interval_holds_the_value_and_widens_with_scatter():
@@ -336,6 +448,47 @@ def test_the_interval_holds_the_value_and_widens_with_scatter():
     assert first == second  # the same rows tell the same
     low, high = first["interval"]
     assert -40.001 < low < first["percent"] < high < 10.001 and high - low > 20  # between all of a and all of c
+
+
+def scored(codec, factor=1.0, scores=(30, 50, 70, 80, 95), metric="ssimulacra2", **values):
+    """Rows of a grid with a score for each step."""
+    return [
+        dataclasses.replace(r, perceptual={metric: float(scores[int(r.setting) - 1])})
+        for r in grid(codec, factor, **values)
+    ]
+
+
+def test_a_metric_has_its_own_bd_rate_over_the_scores_that_count():
+    account = summarised(scored("jpeg"), scored("lic", 0.7))
+    assert account["metrics"] == ["psnr", "ms_ssim", "ssimulacra2"]
+    entry = account["codecs"][1]
+    assert entry["bd_rate_ssimulacra2"]["percent"] == pytest.approx(-30)
+    assert entry["bd_rate_ssimulacra2"]["range"] == [40, 90]  # of 30 to 95
+    assert entry["bits_at_equal_ssimulacra2"]["0.3"] == pytest.approx(-30)
+    for heads, cells in (summary.table(account), summary.metric_table(account, "ssimulacra2")):
+        assert all(len(line) == len(heads) for line in cells) and any("−30.0 %" in cell for cell in cells[1])
+
+
+def test_what_is_better_when_it_is_less_rises_on_its_scale():
+    (codec,), _ = curves.measured(scored("jpeg", scores=(8, 4, 2, 1, 0), metric="butteraugli"))
+    _, quality = codec.points("butteraugli")
+    assert quality[:4] == pytest.approx(10 * np.log10([1 / 8, 1 / 4, 1 / 2, 1])) and quality[4] == np.inf
+    assert len(codec.curve("butteraugli").x) == 4
+
+
+def test_a_codec_without_a_metric_says_so_and_no_metric_makes_no_column():
+    account = summarised(scored("jpeg"), grid("lic"))
+    assert account["codecs"][1]["bd_rate_ssimulacra2"] == {"percent": None, "why": "lic: SSIMULACRA 2 was not measured"}
+    assert summarised(grid("jpeg"))["metrics"] == ["psnr", "ms_ssim"]
+
+
+def test_means_of_a_metric_are_over_the_images_that_all_codecs_have_it_of():
+    holed = [dataclasses.replace(r, perceptual={}) if r.image_sha256 == "a" else r for r in scored("lic")]
+    (jpeg, lic), remarks = curves.measured(scored("jpeg") + holed)
+    assert jpeg.points("ssimulacra2")[0] == pytest.approx(lic.points("ssimulacra2")[0])
+    assert jpeg.points("ssimulacra2")[0] == pytest.approx([0.115, 0.23, 0.345, 0.46, 0.575])  # of b and c
+    assert jpeg.points("psnr")[0] == pytest.approx([0.11, 0.22, 0.33, 0.44, 0.55])
+    assert remarks == ["SSIMULACRA 2 is undefined or was not measured for 1 of 3 images"]
 
 
 def test_what_has_no_common_quality_says_so():
@@ -385,12 +538,22 @@ def test_a_comparison_tells_what_changed_and_what_did_not():
     jpeg, lic = account["codecs"]
     assert jpeg["identical"] and jpeg["bd_rate_psnr"]["percent"] == 0
     assert not lic["identical"] and lic["bd_rate_psnr"]["percent"] == pytest.approx(-10)
-    assert (
-        lic["bytes_percent"] == pytest.approx(-10) and lic["psnr_db"] == 0 and lic["decode_ratio"] == pytest.approx(2)
-    )
+    assert lic["bytes_percent"] == pytest.approx(-10) and lic["decode_ratio"] == pytest.approx(2)
+    assert lic["psnr_change"] == 0
     assert account["only_before"] == ["webp"] and account["only_after"] == ["avif"]
     text = compare.text(account)
     assert "no change" in text and "−10.0 %" in text and "only in the second file: avif" in text
+
+
+def test_a_comparison_has_each_metric_of_both_files_over_the_same_images():
+    before = scored("lic") + [row("lic", "d", float(k), bpp=0.1 * k, psnr_rgb=30.0 + k) for k in range(1, 6)]
+    after = scored("lic", 0.8, scores=(32, 52, 72, 82, 97), images="abcd", codec_version="2")
+    (change,) = compare.compare(before, after)["codecs"]
+    assert change["metrics"] == ["psnr", "ms_ssim", "ssimulacra2"] and len(change["images"]) == 4
+    assert list(change["bd_rate_ssimulacra2"]["per_image"].values())[3] is None
+    assert change["ssimulacra2_change"] == pytest.approx(2) and change["bd_rate_ssimulacra2"]["percent"] < -20
+    text = compare.text(compare.compare(before, after))
+    assert "SSIMULACRA 2" in text and "+2.0000" in text
 
 
 def test_a_comparison_keeps_to_the_pictures_of_both_files():
@@ -453,7 +616,7 @@ def test_evaluate_leaves_rows_tables_plots_and_a_page_and_says_the_summary(folde
         (["--codecs", "jpeg:zz"], 2, "unknown option 'zz'"),
         (["--codecs", "jpeg", "--grid", "jpeg=a"], 2, "--grid jpeg=a: write CODEC=A,B"),
         (["--codecs", "jpeg", "--grid", "webp=1"], 2, "not among --codecs"),
-        (["--codecs", "jpeg", "--metrics", "beauty"], 2, "unknown metric 'beauty'; known: ssimulacra2"),
+        (["--codecs", "jpeg", "--metrics", "beauty"], 2, "unknown metric 'beauty'; known: ssimulacra2, butteraugli, cvvdp"),
         (["--codecs", "jpeg", "--published", "none.json"], 2, "none.json"),
         (["--codecs", "jpeg", "--anchor", "webp"], 2, "no anchor 'webp'; there are jpeg"),
     ],
@@ -464,7 +627,7 @@ def test_arguments_without_sense_are_usage_errors(words, status, reason, folder,
 
 
 def test_the_modules_import_neither_torch_nor_matplotlib():
-    modules = "cli, compare, curves, peers, plots, report, rows, runner, summary, viewer"
+    modules = "cli, columns, compare, curves, peers, plots, report, rows, runner, summary, viewer"
     check = "import sys; print([name for name in ('torch', 'matplotlib', 'imagecodecs') if name in sys.modules])"
     words = [sys.executable, "-c", f"from codec.evaluation import {modules}; {check}"]
     assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -85,8 +85,18 @@ def test_point_order_lossless_points_and_ties_do_not_matter():
 
 
 def test_curves_without_common_quality_are_an_error():
-    with pytest.raises(ValueError, match=r"no quality in common: 27.00–31.00 dB and 31.00–35.00 dB"):
+    with pytest.raises(ValueError, match=r"no quality in common: 27.00–31.00 and 31.00–35.00"):
         bd_rate(rate_curve([0.1, 0.3], [27, 31]), rate_curve([0.3, 0.7], [31, 35]))
+
+
+def test_qualities_outside_of_a_span_do_not_count():
+    scores, rates = [20.0, 40, 60, 90], np.array([0.1, 0.3, 0.7, 1.5])
+    anchor, test = rate_curve(rates, scores), rate_curve(rates * [0.5, 0.9, 0.9, 0.9], scores)
+    inside = bd_rate(anchor, test, (60, 90))
+    assert inside.percent == pytest.approx(-10) and (inside.low, inside.high) == (60, 90)
+    assert bd_rate(anchor, test).percent < -15
+    with pytest.raises(ValueError, match="no quality in common within 95–99: 20.00–90.00 and 20.00–90.00"):
+        bd_rate(anchor, test, (95, 99))
 
 
 def test_a_rate_beyond_the_anchor_is_an_error():

@@ -30,9 +30,8 @@ def codec(name, factor, low=0.1, high=2.0, count=11):
     """A made-up codec on two images: 6 dB for each doubling of the rate."""
     bpp = factor * np.geomspace(low, high, count)[:, None] * np.array([[1.0, 1.2]])
     psnr = 30 + 6 * np.log2(bpp / factor)
-    return curves.Measured(
-        name, "1", tuple(np.linspace(0, 100, count)), ("a.png", "b.png"), np.ones(2), bpp, psnr, *[bpp] * 5
-    )
+    settings, images = tuple(np.linspace(0, 100, count)), ("a.png", "b.png")
+    return curves.Measured(name, "1", settings, images, np.ones(2), bpp, {"psnr": psnr}, *[bpp] * 4)
 
 
 def test_promises_are_kept_by_a_codec_of_half_of_webps_bits():
@@ -44,7 +43,7 @@ def test_promises_are_kept_by_a_codec_of_half_of_webps_bits():
 
 def test_promises_are_broken_by_a_narrow_span_a_fall_or_too_many_bits():
     narrow = codec("lic", 0.9, 0.3, 1.0)
-    narrow.psnr[4, 1] = narrow.psnr[3, 1]
+    narrow.quality["psnr"][4, 1] = narrow.quality["psnr"][3, 1]
     codecs = {"lic": narrow, "webp:m6": codec("webp:m6", 1.0), "jpeg": codec("jpeg", 1.2)}
     checks = load("kodak").promises(codecs)
     assert [kept for kept, _ in checks] == [False] * 4

@@ -105,7 +105,9 @@ def shot(picture, rate, codec, size, pixels):
     Image.fromarray(pixels).save(buffer, "WEBP", lossless=True)
     name = f"{picture}_{rate}_{codec or 'original'}.webp"
     psnr = None if not codec else 30.0 + rate
-    return viewer.Shot(picture, picture, rate, codec, "1", 50.0 if codec else None, size, psnr, name), buffer.getvalue()
+    scores = {"ssimulacra2": 60.0 + rate, "of another version": 1.0} if codec == "lic" else {}
+    setting = 50.0 if codec else None
+    return viewer.Shot(picture, picture, rate, codec, "1", setting, size, psnr, name, scores), buffer.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +122,7 @@ def report(tmp_path_factory):
         rows.Row(
             **template, image=f"{image}.png", image_sha256=image, codec=codec, setting=float(step),
             bytes=step * 100, bpp=0.1 * step * factor, psnr_rgb=28.0 + 2 * step, ms_ssim=1 - 0.1 / step,
+            perceptual={"ssimulacra2": 20.0 + 10 * step},
         )
         for codec, factor in (("lic", 0.8), ("jpeg", 1.0))
         for image in ("a", "b", "c")
@@ -170,7 +173,7 @@ def test_the_report_opens_without_a_complaint_or_a_request(browser, report):
     assert browser.complaints() == []
     assert browser.requests() == [report.as_uri()]
     assert browser.evaluate("document.querySelectorAll('#plot polyline').length") == 2
-    assert browser.evaluate("document.querySelectorAll('table tr').length") == 3
+    assert browser.evaluate("document.querySelectorAll('table tr').length") == 12  # an overview and three metrics: heads and two codecs
 
 
 def test_the_slider_moves_with_the_mouse_and_parts_the_pictures(browser):
@@ -202,7 +205,7 @@ def test_zoom_and_pan_move_both_pictures_in_step(browser):
 def test_keys_choose_rate_codec_original_and_error_map(browser):
     settled(browser)
     browser.evaluate("stage.focus()")
-    assert browser.evaluate("byId('left').textContent") == "lic, setting 50: 384 B, 30.50 dB"
+    assert browser.evaluate("byId('left').textContent") == "lic, setting 50: 384 B, 30.50 dB, SSIMULACRA 2 60.50"
     browser.press("r")
     settled(browser)
     assert browser.evaluate("byId('right').textContent") == "JPEG, setting 50: 760 B, 31.00 dB"
@@ -238,6 +241,9 @@ def test_the_plot_draws_one_image_or_the_other_metric(browser):
     browser.evaluate("byId('which').value = 1; byId('which').dispatchEvent(new Event('change'))")
     browser.evaluate("byId('metric').value = 1; byId('metric').dispatchEvent(new Event('change'))")
     assert browser.evaluate("document.querySelectorAll('#plot polyline').length") == 2
+    browser.evaluate("byId('metric').value = 2; byId('metric').dispatchEvent(new Event('change'))")
+    assert browser.evaluate("byId('metric').selectedOptions[0].textContent") == "SSIMULACRA 2, points"
+    assert browser.evaluate("marks[0][0].text") == "lic, setting 1: 0.080 bpp, 30.00 points"
     browser.evaluate("toggle('jpeg')")
     assert browser.evaluate("document.querySelectorAll('#plot polyline').length") == 1
     assert browser.complaints() == []

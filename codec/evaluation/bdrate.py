@@ -2,8 +2,8 @@
 
     BD-rate = 10^(mean over q of [log10 R_test(q) − log10 R_anchor(q)]) − 1        (Bjøntegaard, VCEG-M33, 2001)
 
-R(q) interpolates the measured points with a monotone cubic (PCHIP) over quality q in dB; the mean is the exact integral
-of the cubics over the range of q that both curves cover, so it has no sampling error.
+R(q) interpolates the measured points with a monotone cubic (PCHIP) over quality q, in dB or a metric's own points; the
+mean is the exact integral of the cubics over the range of q that both curves cover, so it has no sampling error.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ import numpy as np
 
 class BDRate(NamedTuple):
     percent: float  # negative: fewer bits than the anchor
-    low: float  # the common range of quality, dB
+    low: float  # the range of quality that counted
     high: float
 
 
@@ -95,24 +95,28 @@ def _end_slope(step: float, next_step: float, chord: float, next_chord: float) -
 
 
 def rate_curve(bpp, quality) -> Pchip:
-    """log10(bpp) over quality in dB, from points in any order.
+    """log10(bpp) over quality, from points in any order.
 
     Points of infinite quality (lossless) are left out; of two points with equal quality the cheaper one counts.
     """
     points: dict[float, float] = {}
-    for rate, decibels in zip(bpp, quality, strict=True):
-        if np.isfinite(decibels):
-            points[decibels] = min(rate, points.get(decibels, np.inf))
+    for rate, value in zip(bpp, quality, strict=True):
+        if np.isfinite(value):
+            points[value] = min(rate, points.get(value, np.inf))
     knots = sorted(points)
     return Pchip(np.array(knots), np.log10([points[q] for q in knots]))
 
 
-def bd_rate(anchor: Pchip, test: Pchip) -> BDRate:
-    """BD-rate of `test` against `anchor`, both from `rate_curve`. A ValueError if they have no quality in common."""
-    low, high = max(anchor.x[0], test.x[0]), min(anchor.x[-1], test.x[-1])
+def bd_rate(anchor: Pchip, test: Pchip, span: tuple[float, float] = (-np.inf, np.inf)) -> BDRate:
+    """BD-rate of `test` against `anchor`, both from `rate_curve`, over the qualities that both have within `span`.
+
+    A ValueError if there are none.
+    """
+    low, high = max(anchor.x[0], test.x[0], span[0]), min(anchor.x[-1], test.x[-1], span[1])
     if not low < high:
+        within = "" if span == (-np.inf, np.inf) else f" within {span[0]:g}–{span[1]:g}"
         raise ValueError(
-            f"no quality in common: {anchor.x[0]:.2f}–{anchor.x[-1]:.2f} dB and {test.x[0]:.2f}–{test.x[-1]:.2f} dB"
+            f"no quality in common{within}: {anchor.x[0]:.2f}–{anchor.x[-1]:.2f} and {test.x[0]:.2f}–{test.x[-1]:.2f}"
         )
     gain = (test.integral(low, high) - anchor.integral(low, high)) / (high - low)
     return BDRate(float(100 * (10**gain - 1)), float(low), float(high))

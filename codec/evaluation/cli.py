@@ -31,7 +31,8 @@ def add_arguments_evaluate(parser: argparse.ArgumentParser) -> None:
     add("--grid", action="append", default=[], metavar="CODEC=A,B,…", help="settings of one codec instead of its own")
     add("-j", "--processes", type=_count, default=0, metavar="N", help="at a time; 0, the default: one for each core")
     add("--threads", type=_positive, default=1, metavar="N", help="cores of each process (default: 1)")
-    add("--metrics", default="", metavar="LIST", help="further metrics, parted by commas: ssimulacra2")
+    add("--metrics", metavar="LIST", help="beside PSNR and MS-SSIM, parted by commas, of ssimulacra2 (the default, where "
+        "its package is), butteraugli, cvvdp; '' for none")  # fmt: skip
     add("--viewer", type=_count, default=3, metavar="N", help="pictures for the report's viewer (default: 3; 0: none)")
     _add_drawing(parser)
 
@@ -110,17 +111,20 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
-    from . import images, peers, perceptual, rows, runner
+    from . import columns, images, peers, rows, runner
 
     codecs = args.codecs or (DEFAULT_LOSSLESS_CODECS if args.lossless else DEFAULT_CODECS)
     specs = list(dict.fromkeys(spec for spec in codecs.split(",") if spec))
-    metrics = [name for name in args.metrics.split(",") if name]
+    if args.metrics is None:
+        metrics = [] if args.lossless else list(columns.DEFAULT)
+    else:
+        metrics = [name for name in dict.fromkeys(args.metrics.split(",")) if name]
     try:
         grids = dict(map(_grid, args.grid))
         for spec in [*specs, *grids]:
             peers.check(spec)
         for name in metrics:
-            perceptual.check(name)
+            columns.check(name)
         if stray := [spec for spec in grids if spec not in specs]:
             raise ValueError(f"--grid of {stray[0]}, which is not among --codecs")
         published = _published(args)
@@ -142,13 +146,12 @@ def run_evaluate(args: argparse.Namespace) -> int:
     common = {
         "processes": args.processes or max(1, _cores() // args.threads),
         "threads": args.threads,
+        "optional": metrics,
         "say": progress.say,
         "progress": progress,
     }
     try:
-        outcome = runner.evaluate(
-            paths, specs, file, grids=grids, lossless=args.lossless, perceptual_metrics=metrics, **common
-        )
+        outcome = runner.evaluate(paths, specs, file, grids=grids, lossless=args.lossless, **common)
         if args.viewer and not args.lossless:
             known, _ = rows.read(file)
             runner.photograph(outcome.pictures[: args.viewer], list(outcome.versions), args.out, known, **common)
@@ -279,7 +282,7 @@ def _published(args: argparse.Namespace) -> list:
 
 def _draw(args: argparse.Namespace, file: Path, published: list) -> int:
     """Tables, plots and report beside a rows file, from it alone; the summary on stdout."""
-    from . import curves, plots, report, rows, summary
+    from . import columns, curves, plots, report, rows, summary
 
     folder = file.parent
     known, damaged = rows.read(file)
@@ -305,6 +308,9 @@ def _draw(args: argparse.Namespace, file: Path, published: list) -> int:
         lossy = summary.summarise(lossy_codecs, anchor, published)
         texts.append(f"BD-rate against {lossy['anchor']}, {len(lossy['images'])} images; negative: fewer bits")
         texts.append(summary.aligned(*summary.table(lossy)))
+        for metric in lossy["metrics"]:
+            texts.append(f"\n{columns.COLUMNS[metric].label}")
+            texts.append(summary.aligned(*summary.metric_table(lossy, metric)))
     if lossless_codecs:
         lossless = summary.summarise_lossless(lossless_codecs)
         texts.append(f"lossless, {len(lossless['images'])} images")
@@ -328,21 +334,24 @@ def _draw(args: argparse.Namespace, file: Path, published: list) -> int:
 
 
 def _figures(codecs, published, lossy, lossless) -> dict:
-    from . import curves, plots
+    from . import plots
 
     pictures = {}
+
+    def draw(name: str, function, *arguments) -> None:
+        try:
+            pictures[name] = function(*arguments)
+        except ValueError as error:
+            print(f"no plot {name}: {error}", file=sys.stderr)
+
     if lossy:
-        for metric in curves.METRICS:
-            try:
-                pictures[f"rd_{metric}"] = plots.rate_distortion(codecs, published, metric)
-            except ValueError as error:
-                print(f"no plot rd_{metric}: {error}", file=sys.stderr)
-        pictures["bd_rate_decode_time"] = plots.bd_rate_against_decode_time(lossy)
-        for entry in lossy["codecs"]:
-            gains = entry["bd_rate_psnr"].get("per_image")
-            if gains and entry["name"] != lossy["anchor"] and any(value is not None for value in gains.values()):
-                name = "gain_" + entry["name"].replace(":", "-")
-                pictures[name] = plots.per_image_gain(entry, plots.title(lossy["anchor"]))
+        for metric in lossy["metrics"]:
+            draw(f"rd_{metric}", plots.rate_distortion, codecs, published, metric)
+            draw(f"bd_rate_{metric}_decode_time", plots.bd_rate_against_decode_time, lossy, metric)
+            for entry in lossy["codecs"]:
+                if entry["name"] != lossy["anchor"] and len(entry[f"bd_rate_{metric}"].get("per_image", ())) > 1:
+                    name = f"gain_{metric}_{entry['name'].replace(':', '-')}"
+                    draw(name, plots.per_image_gain, entry, plots.title(lossy["anchor"]), metric)
     if lossless:
         pictures["lossless"] = plots.lossless_size_against_speed(lossless)
     return pictures

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from . import summary
-from .curves import Measured, measured
+from .columns import COLUMNS
+from .curves import Measured, measured, over_equal_images
 from .rows import Row
 
 
@@ -27,7 +28,8 @@ def compare(before: Sequence[Row], after: Sequence[Row]) -> dict:
         remarks += remarks_before + remarks_after
         images = _common_images(tables_before, tables_after)
         if images:
-            changes.append(_change(tables_before[0].of(images), tables_after[0].of(images)))
+            pair = [tables[0].of(images) for tables in (tables_before, tables_after)]
+            changes.append(_change(*over_equal_images(pair, [])))
         else:
             remarks.append(f"{name}: no image has complete rows in both files")
     return {
@@ -48,18 +50,18 @@ def _change(old: Measured, new: Measured) -> dict:
     settings = [setting for setting in old.settings if setting in new.settings]
     before = [old.settings.index(setting) for setting in settings]
     after = [new.settings.index(setting) for setting in settings]
-    same = bool(settings) and all(
-        np.array_equal(getattr(old, what)[before], getattr(new, what)[after]) for what in ("bpp", "psnr")
-    )
+    metrics = [metric for metric in old.quality if metric in new.quality]
+    quality = {metric: (old.quality[metric][before], new.quality[metric][after]) for metric in metrics}
+    same = bool(settings) and np.array_equal(old.bpp[before], new.bpp[after]) and np.array_equal(*quality["psnr"])
     return {
         "name": old.name,
         "versions": [old.version, new.version],
         "images": list(old.images),
         "identical": same and len(settings) == len(old.settings) == len(new.settings),
-        "bd_rate_psnr": summary.delta(new, old, "psnr"),
-        "bd_rate_ms_ssim": summary.delta(new, old, "ms_ssim"),
-        "bytes_percent": _mean(100 * (new.bpp[after] / old.bpp[before] - 1)),  # at equal settings
-        "psnr_db": _mean(new.psnr[after] - old.psnr[before]),
+        "metrics": metrics,
+        **{f"bd_rate_{metric}": summary.delta(new, old, metric) for metric in metrics},
+        "bytes_percent": _mean(100 * (new.bpp[after] / old.bpp[before] - 1)),  # at equal settings, and so are these:
+        **{f"{metric}_change": _mean_change(*pair) for metric, pair in quality.items()},
         "encode_ratio": float(np.median(new.encode_s) / np.median(old.encode_s)),
         "decode_ratio": float(np.median(new.decode_s) / np.median(old.decode_s)),
     }
@@ -69,25 +71,35 @@ def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if values.size and np.isfinite(values).all() else None
 
 
+def _mean_change(before: np.ndarray, after: np.ndarray) -> float | None:
+    """Where both are defined; None where equal pictures became unequal ones, or the other way about."""
+    with np.errstate(invalid="ignore"):
+        change = np.where(before == after, 0.0, after - before)
+    return _mean(change[~np.isnan(before)])
+
+
 def text(account: dict) -> str:
-    heads = ["codec", "BD-rate PSNR", "95 % of images", "BD-rate MS-SSIM", "bytes", "PSNR, dB", "encode", "decode"]
+    """A table of a line for each codec and metric, then what else there is to say."""
+    heads = ["codec", "metric", "BD-rate", "95 % of images", "at equal settings", "bytes", "encode", "decode"]
     cells, lines = [], []
     for change in account["codecs"]:
-        psnr = change["bd_rate_psnr"]
-        interval = psnr.get("interval")
-        cells.append(
-            [
-                change["name"],
-                "no change" if change["identical"] else summary.percent(psnr["percent"]),
-                " … ".join(map(summary.percent, interval)) if interval else "",
-                summary.percent(change["bd_rate_ms_ssim"]["percent"]),
-                summary.percent(change["bytes_percent"]),
-                "–" if change["psnr_db"] is None else f"{change['psnr_db']:+.3f}",
-                f"×{change['encode_ratio']:.2f}",
-                f"×{change['decode_ratio']:.2f}",
-            ]
-        )
-        images = {name: value for name, value in psnr.get("per_image", {}).items() if value is not None}
+        of_codec = [
+            summary.percent(change["bytes_percent"]), f"×{change['encode_ratio']:.2f}", f"×{change['decode_ratio']:.2f}"
+        ]  # fmt: skip
+        for number, metric in enumerate(change["metrics"]):
+            delta, difference = change[f"bd_rate_{metric}"], change[f"{metric}_change"]
+            interval = delta.get("interval")
+            cells.append(
+                [
+                    "" if number else change["name"],
+                    COLUMNS[metric].title,
+                    "no change" if change["identical"] else summary.percent(delta["percent"]),
+                    " … ".join(map(summary.percent, interval)) if interval else "",
+                    "–" if difference is None else f"{difference:+.4f}".replace("-", "−"),
+                    *(["", "", ""] if number else of_codec),
+                ]
+            )
+        images = {n: value for n, value in change["bd_rate_psnr"].get("per_image", {}).items() if value is not None}
         if images and not change["identical"]:
             best, worst = min(images, key=images.get), max(images, key=images.get)
             lines.append(

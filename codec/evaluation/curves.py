@@ -7,23 +7,15 @@ The curve of a set of images has one point a setting: mean bpp over mean quality
 import collections
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from .bdrate import Pchip, rate_curve
+from .columns import COLUMNS
 from .rows import Row
-
-METRICS = ("psnr", "ms_ssim")
-METRIC_LABELS = {"psnr": "PSNR (RGB), dB", "ms_ssim": "MS-SSIM, −10 log₁₀(1 − m), dB"}
-
-
-def decibels(ms_ssim: np.ndarray) -> np.ndarray:
-    """MS-SSIM 0…1 on the logarithmic scale that papers use, −10 log10(1 − m); inf at 1."""
-    with np.errstate(divide="ignore"):
-        return -10 * np.log10(1 - np.asarray(ms_ssim, np.float64))
 
 
 @dataclass(frozen=True)
@@ -36,8 +28,7 @@ class Measured:
     images: tuple[str, ...]
     pixels: np.ndarray  # of each image
     bpp: np.ndarray
-    psnr: np.ndarray  # dB, inf where equal
-    ms_ssim: np.ndarray  # nan where undefined
+    quality: Mapping[str, np.ndarray]  # of each metric that it has, S×I before any scale; nan where undefined
     encode_s: np.ndarray
     decode_s: np.ndarray
     encode_peak_mib: np.ndarray  # nan where unknown
@@ -52,21 +43,22 @@ class Measured:
         """The same codec over some of its images, in the order given."""
         index = [self.images.index(name) for name in images]
         arrays = {f.name: getattr(self, f.name)[..., index] for f in dataclasses.fields(self) if f.type is np.ndarray}
-        return dataclasses.replace(self, images=tuple(images), **arrays)
+        quality = {metric: values[:, index] for metric, values in self.quality.items()}
+        return dataclasses.replace(self, images=tuple(images), quality=quality, **arrays)
 
     def points(self, metric: str, images=slice(None)) -> tuple[np.ndarray, np.ndarray]:
-        """Mean bpp and mean quality in dB of each setting, over `images` (an index into the second axis).
+        """Mean bpp and mean quality on its column's scale of each setting, over `images`, an index into the second axis.
 
-        Images too small for MS-SSIM do not count for it; ValueError if that leaves none.
+        Images for which the metric is undefined do not count; ValueError if that leaves none or it was not measured.
         """
-        bpp = self.bpp[:, images]
-        if metric == "psnr":
-            return bpp.mean(axis=1), self.psnr[:, images].mean(axis=1)
-        ms_ssim = self.ms_ssim[:, images]
-        defined = ~np.isnan(ms_ssim).any(axis=0)
+        column = COLUMNS[metric]
+        if metric not in self.quality:
+            raise ValueError(f"{self.name}: {column.title} was not measured")
+        bpp, quality = self.bpp[:, images], self.quality[metric][:, images]
+        defined = ~np.isnan(quality).any(axis=0)
         if not defined.any():
-            raise ValueError(f"{self.name}: MS-SSIM is undefined for these images")
-        return bpp[:, defined].mean(axis=1), decibels(ms_ssim[:, defined].mean(axis=1))
+            raise ValueError(f"{self.name}: {column.title} is undefined for these images")
+        return bpp[:, defined].mean(axis=1), column.scale(quality[:, defined].mean(axis=1))
 
     def curve(self, metric: str, images=slice(None)) -> Pchip:
         return rate_curve(*self.points(metric, images))
@@ -91,11 +83,11 @@ class Published:
 
     def points(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """As of Measured; ValueError if the source does not give the metric."""
-        if metric == "psnr":
-            return np.array(self.bpp), np.array(self.psnr_rgb)
-        if self.ms_ssim is None:
-            raise ValueError(f"{self.name}: no MS-SSIM was published")
-        return np.array(self.bpp), decibels(self.ms_ssim)
+        column = COLUMNS[metric]
+        values = getattr(self, column.field, None)
+        if values is None:
+            raise ValueError(f"{self.name}: no {column.title} was published")
+        return np.array(self.bpp), column.scale(np.array(values))
 
     def curve(self, metric: str) -> Pchip:
         return rate_curve(*self.points(metric))
@@ -137,7 +129,32 @@ def measured(rows: Sequence[Row], *, lossless: bool = False) -> tuple[list[Measu
             remarks.append(f"left out of all means for lack of complete rows of {codecs}: {some}")
     if not common:
         return [], remarks
-    return [_table(name, grid, common, names) for name, grid in grids.items()], remarks
+    return over_equal_images([_table(name, grid, common, names) for name, grid in grids.items()], remarks), remarks
+
+
+def present(codecs: Sequence["Measured | Published"]) -> list[str]:
+    """The metrics that any of the codecs has, in the columns' order."""
+    return [metric for metric in COLUMNS if any(not codec.published and metric in codec.quality for codec in codecs)]
+
+
+def over_equal_images(codecs: Sequence[Measured], remarks: list[str]) -> list[Measured]:
+    """Codecs of equal images, quality set to nan where another one that has the metric lacks it for the image.
+
+    So means of a metric are over the same images; `remarks` is told for how many it is missing.
+    """
+    undefined = {}
+    for metric in present(codecs):
+        lacking = [np.isnan(codec.quality[metric]).any(axis=0) for codec in codecs if metric in codec.quality]
+        undefined[metric] = np.any(lacking, axis=0)
+        if undefined[metric].any():
+            count = f"{undefined[metric].sum()} of {len(undefined[metric])} images"
+            remarks.append(f"{COLUMNS[metric].title} is undefined or was not measured for {count}")
+    return [
+        dataclasses.replace(
+            codec, quality={m: np.where(undefined[m], np.nan, values) for m, values in codec.quality.items()}
+        )
+        for codec in codecs
+    ]
 
 
 def _distinct_names(rows: Sequence[Row]) -> dict[str, str]:
@@ -182,6 +199,7 @@ def _table(name: str, grid: dict[tuple, Row], images: Sequence[str], names: dict
     def array(value) -> np.ndarray:
         return np.array([[value(grid[setting, image]) for image in images] for setting in settings], np.float64)
 
+    quality = {metric: array(column.value) for metric, column in COLUMNS.items()}
     return Measured(
         name=name,
         version=next(iter(grid.values())).codec_version,
@@ -189,8 +207,7 @@ def _table(name: str, grid: dict[tuple, Row], images: Sequence[str], names: dict
         images=tuple(names[image] for image in images),
         pixels=array(lambda row: row.width * row.height)[0],
         bpp=array(lambda row: row.bpp),
-        psnr=array(lambda row: np.inf if row.psnr_rgb is None else row.psnr_rgb),
-        ms_ssim=array(lambda row: np.nan if row.ms_ssim is None else row.ms_ssim),
+        quality={metric: values for metric, values in quality.items() if not np.isnan(values).all()},
         **{
             attribute: array(lambda row, attribute=attribute: _number(getattr(row, attribute)))
             for attribute in ("encode_s", "decode_s", "encode_peak_mib", "decode_peak_mib")

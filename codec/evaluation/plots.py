@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .curves import METRIC_LABELS, Measured, Published
+from .columns import COLUMNS
+from .curves import Measured, Published
 
 OURS = "#d55e00"  # vermilion of Okabe and Ito's palette, as are the peers' colours; yellow is too light for lines
 PEERS = ("#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f6f3f", "#8060c0")
@@ -58,7 +59,7 @@ def rate_distortion(
     size: tuple[float, float] = (6.4, 4.4),
 ):
     """Mean quality over mean bits a pixel (logarithmic) within the range of `bpp`. A ValueError if nothing lies there."""
-    from matplotlib.ticker import MultipleLocator
+    from matplotlib.ticker import MaxNLocator
 
     figure, axes = _axes(size)
     palette, labels = colours([codec.name for codec in codecs]), []
@@ -66,7 +67,7 @@ def rate_distortion(
     for curve in [*published, *codecs]:
         try:
             rate, quality = curve.points(metric)
-        except ValueError:  # the publication does not give this metric
+        except ValueError:  # not measured, or not published
             continue
         line_rate, line_quality = _clipped(rate, quality, *bpp)
         if not line_rate.size:
@@ -87,10 +88,10 @@ def rate_distortion(
     axes.set_xlim(*bpp)
     low, high = min(v.min() for v in shown), max(v.max() for v in shown)
     axes.set_ylim(low - 0.03 * (high - low), high + 0.03 * (high - low))
-    axes.yaxis.set_major_locator(MultipleLocator(2))
+    axes.yaxis.set_major_locator(MaxNLocator(12, steps=(1, 2, 5, 10)))
     _rate_ticks(axes, bpp)
     axes.set_xlabel("bits per pixel, mean over images")
-    axes.set_ylabel(METRIC_LABELS[metric] + ", mean over images")
+    axes.set_ylabel(COLUMNS[metric].label + ", mean over images")
     if published:
         note = {"ha": "right", "fontsize": 7, "color": PUBLISHED_INK}
         axes.text(0.99, 0.02, "grey, dashed: as published", transform=axes.transAxes, **note)
@@ -110,14 +111,16 @@ def _clipped(rate: np.ndarray, quality: np.ndarray, low: float, high: float) -> 
     return rate[inside], quality[inside]
 
 
-def bd_rate_against_decode_time(summary: dict, *, size=(6.4, 4.0)):
-    """Bits against the anchor over decoding seconds: down and left is better."""
+def bd_rate_against_decode_time(summary: dict, metric: str = "psnr", *, size=(6.4, 4.0)):
+    """Bits against the anchor over decoding seconds: down and left is better. ValueError: no codec has a BD-rate."""
+    entries = [e for e in summary["codecs"] if e[f"bd_rate_{metric}"]["percent"] is not None]
+    if not entries:
+        raise ValueError("no codec has a BD-rate")
     figure, axes = _axes(size)
-    entries = [e for e in summary["codecs"] if e["bd_rate_psnr"]["percent"] is not None]
     palette, labels, lines = colours([entry["name"] for entry in entries]), [], []
     for entry in entries:
-        x, y = entry["decode_s"], entry["bd_rate_psnr"]["percent"]
-        interval = entry["bd_rate_psnr"].get("interval")
+        x, y = entry["decode_s"], entry[f"bd_rate_{metric}"]["percent"]
+        interval = entry[f"bd_rate_{metric}"].get("interval")
         if interval:
             axes.plot([x, x], interval, color=palette[entry["name"]], linewidth=1, alpha=0.5, zorder=2)
             lines.append(((x, interval[0]), (x, interval[1])))
@@ -128,7 +131,7 @@ def bd_rate_against_decode_time(summary: dict, *, size=(6.4, 4.0)):
     axes.margins(x=0.12, y=0.12)
     _time_ticks(axes)
     axes.set_xlabel("seconds to decode an image (median)")
-    axes.set_ylabel(f"BD-rate against {_anchor(summary)}, %")
+    axes.set_ylabel(f"BD-rate ({COLUMNS[metric].title}) against {_anchor(summary)}, %")
     lines.append([(x, 0) for x in axes.get_xlim()])
     _label_points(figure, axes, labels, lines)
     return figure
@@ -156,15 +159,21 @@ def lossless_size_against_speed(summary: dict, *, size=(6.4, 4.0)):
     return figure
 
 
-def per_image_gain(entry: dict, anchor: str, *, width: float = 6.4):
-    """BD-rate of one codec (an entry of a summary) on each image, sorted, with the mean curve's value and interval."""
-    images = {name: value for name, value in entry["bd_rate_psnr"]["per_image"].items() if value is not None}
+def per_image_gain(entry: dict, anchor: str, metric: str = "psnr", *, width: float = 6.4):
+    """BD-rate of one codec (an entry of a summary) on each image, sorted, with the mean curve's value and interval.
+
+    A ValueError where no image has one.
+    """
+    delta = entry[f"bd_rate_{metric}"]
+    images = {name: value for name, value in delta.get("per_image", {}).items() if value is not None}
+    if not images:
+        raise ValueError("no image has a BD-rate of its own")
     order = sorted(images, key=images.get, reverse=True)
     figure, axes = _axes((width, 1.1 + 0.17 * len(order)))
     colour = OURS if is_ours(entry["name"]) else PEERS[0]
-    low, high = entry["bd_rate_psnr"].get("interval") or [entry["bd_rate_psnr"]["percent"]] * 2
+    low, high = delta.get("interval") or [delta["percent"]] * 2
     axes.axvspan(low, high, color=colour, alpha=0.12, linewidth=0)
-    axes.axvline(entry["bd_rate_psnr"]["percent"], color=colour, linewidth=1)
+    axes.axvline(delta["percent"], color=colour, linewidth=1)
     axes.axvline(0, color=INK, linewidth=0.6)
     values = [images[name] for name in order]
     axes.plot(values, range(len(order)), "o", color=colour, markersize=4.5)
@@ -172,7 +181,8 @@ def per_image_gain(entry: dict, anchor: str, *, width: float = 6.4):
     axes.set_yticks(range(len(order)), [Path(name).stem for name in order], fontsize=7)
     axes.set_ylim(-0.7, len(order) - 0.3)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(f"BD-rate (PSNR) of {title(entry['name'])} against {anchor}, %; band: 95 % over images")
+    words = f"BD-rate ({COLUMNS[metric].title}) of {title(entry['name'])} against {anchor}, %"
+    axes.set_xlabel(f"{words}; band: 95 % over images")
     return figure
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from . import plots, summary, viewer
-from .curves import METRICS, Measured, Published, decibels
+from .columns import COLUMNS
+from .curves import Measured, Published, present
 
 
 def write(
@@ -32,15 +33,16 @@ def write(
     where and how. remarks: what was left out.
     """
     shots = viewer.latest(viewer.read(path.parent))
+    metrics = present(codecs)
     data = {
-        "metrics": ["PSNR (RGB)", "MS-SSIM, −10 log₁₀(1 − m)"],
+        "metrics": [{"label": COLUMNS[metric].label, "unit": COLUMNS[metric].unit} for metric in metrics],
         "images": list(codecs[0].images) if codecs else [],
-        "curves": [_measured(codec, colour) for codec, colour in _coloured(codecs)]
-        + [_published(c) for c in published],
+        "curves": [_measured(codec, colour, metrics) for codec, colour in _coloured(codecs)]
+        + [_published(curve, metrics) for curve in published],
         "shots": [_shot(shot, path.parent) for shot in shots],
     }
     sections = [
-        *([_table(f"Lossy, against {lossy['anchor']}", *summary.table(lossy), note=_LOSSY_NOTE)] if lossy else []),
+        *(_lossy_tables(lossy) if lossy else []),
         *([_table("Lossless", *summary.lossless_table(lossless), note=_LOSSLESS_NOTE)] if lossless else []),
     ]
     sources = [f"{curve.name}: {curve.note}; {curve.source}" for curve in published]
@@ -57,11 +59,24 @@ def write(
 
 
 _LOSSY_NOTE = (
-    "BD-rate: bits at equal quality, averaged over the common range; negative is fewer. The interval is a bootstrap over "
-    "images. “at 0.5 bpp”: bits at equal PSNR where the anchor spends 0.5 bits a pixel. Seconds are medians, memory is "
+    "BD-rate: bits at equal quality, averaged over the common range; negative is fewer. Seconds are medians, memory is "
     "the largest peak of the whole process."
 )
+_METRIC_NOTE = (
+    "The interval is a bootstrap over images. “at 0.3 bpp”: bits at equal quality where the anchor spends 0.3 bits a "
+    "pixel. The range is that of the quality that counted"
+)
 _LOSSLESS_NOTE = "MB are 10⁶ bytes of raw pixels, three to a pixel. Memory is the largest peak of the whole process."
+
+
+def _lossy_tables(lossy: dict) -> list[str]:
+    tables = [_table(f"Lossy, against {lossy['anchor']}", *summary.table(lossy), note=_LOSSY_NOTE)]
+    for metric in lossy["metrics"]:
+        words = " ".join(word for word in (COLUMNS[metric].formula, "in " + COLUMNS[metric].unit) if word)
+        tables.append(
+            _table(COLUMNS[metric].title, *summary.metric_table(lossy, metric), note=f"{_METRIC_NOTE}, {words}.")
+        )
+    return tables
 
 
 def _coloured(codecs: Sequence[Measured]):
@@ -69,7 +84,7 @@ def _coloured(codecs: Sequence[Measured]):
     return [(codec, palette[codec.name]) for codec in codecs]
 
 
-def _measured(codec: Measured, colour: str) -> dict:
+def _measured(codec: Measured, colour: str, metrics: Sequence[str]) -> dict:
     """For each metric, the points of the mean (image 0) and of each image (1, 2, …): lists of S pairs, [] if undefined."""
     everything = [slice(None), *([i] for i in range(len(codec.images)))]
 
@@ -86,12 +101,17 @@ def _measured(codec: Measured, colour: str) -> dict:
         "ours": plots.is_ours(codec.name),
         "published": False,
         "settings": [f"setting {setting:g}" for setting in codec.settings],
-        "points": [[points(metric, images) for images in everything] for metric in METRICS],
+        "points": [[points(metric, images) for images in everything] for metric in metrics],
     }
 
 
-def _published(curve: Published) -> dict:
-    quality = [curve.psnr_rgb, None if curve.ms_ssim is None else decibels(curve.ms_ssim)]
+def _published(curve: Published, metrics: Sequence[str]) -> dict:
+    def points(metric):
+        try:
+            return [_points(*curve.points(metric))]
+        except ValueError:
+            return []
+
     return {
         "name": curve.name,
         "title": curve.name,
@@ -99,12 +119,12 @@ def _published(curve: Published) -> dict:
         "ours": False,
         "published": True,
         "settings": ["published"] * len(curve.bpp),
-        "points": [[] if values is None else [_points(np.array(curve.bpp), np.array(values))] for values in quality],
+        "points": [points(metric) for metric in metrics],
     }
 
 
 def _points(bpp: np.ndarray, quality: np.ndarray) -> list[list[float] | None]:
-    """[bpp, dB] of each setting, None where the quality is undefined or infinite."""
+    """[bpp, quality] of each setting, None where the quality is undefined or infinite."""
     return [
         [round(float(x), 4), round(float(y), 3)] if np.isfinite(y) else None for x, y in zip(bpp, quality, strict=True)
     ]
@@ -119,8 +139,15 @@ def _shot(shot: viewer.Shot, folder: Path) -> dict:
         "setting": shot.setting,
         "bytes": shot.bytes,
         "psnr": shot.psnr_rgb,
+        "perceptual": _scores(shot),
         "source": "data:image/webp;base64," + base64.b64encode(pixels).decode("ascii"),
     }
+
+
+def _scores(shot: viewer.Shot) -> str:
+    """Behind the PSNR in a caption, as measured; metrics of other versions are passed over."""
+    known = [(COLUMNS[name].title, value) for name, value in shot.perceptual.items() if name in COLUMNS]
+    return "".join(f", {title} {value:.2f}" for title, value in known if value is not None)
 
 
 def _table(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]], note: str) -> str:

@@ -1,7 +1,8 @@
 """The rows file: JSON lines, one row an image at one setting of one codec; appended to, never rewritten.
 
 A row is a measurement: bytes are those of a complete file, distortions those of its decoded pixels.
-What identifies it is its `key`; a row whose key exists need not be measured again. Later rows of a key replace earlier ones.
+What identifies it is its `key`; a row whose key exists need not be measured again. Later rows of a key replace earlier
+ones, whose optional metrics stay where the later one has none.
 """
 
 import csv
@@ -35,7 +36,7 @@ class Row:
     commit: str | None  # of the measuring program, if it ran from a checkout
     machine: str
     note: str = ""
-    perceptual: dict[str, float] = field(default_factory=dict)  # optional metrics by name
+    perceptual: dict[str, float | None] = field(default_factory=dict)  # optional metrics by name; None: undefined
 
     @property
     def key(self) -> tuple:
@@ -68,8 +69,8 @@ def read(path: Path) -> tuple[list[Row], list[str]]:
         except ValueError as error:
             complaints.append(f"{path.name}: line {number} is damaged and left out: {error}")
         else:
-            rows.pop(row.key, None)
-            rows[row.key] = row
+            earlier = rows.pop(row.key, row)
+            rows[row.key] = dataclasses.replace(row, perceptual=earlier.perceptual | row.perceptual)
     return list(rows.values()), complaints
 
 

@@ -2,7 +2,8 @@
 
 Each codec gets fresh processes of its own, so that its peak memory holds nothing of another codec, and each process is
 pinned to `threads` cores of its own (on Linux), so that seconds mean the same whatever a library thinks of threads.
-The parent imports no codec, only the workers do.
+The parent imports no codec, only the workers do. The optional metrics are measured by a process beside each worker, so
+that their libraries take no memory of a codec's.
 
 Seconds are wall clock around one call in process. Before the first measurement of a setting a worker runs it once
 unmeasured: models are loaded, caches warm. Peak memory is the high-water mark of the worker's resident set during the
@@ -12,6 +13,7 @@ call: interpreter, libraries, model and picture (about 45 MiB before any codec) 
 import concurrent.futures
 import ctypes
 import dataclasses
+import functools
 import multiprocessing
 import os
 import signal
@@ -25,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import metrics
-from . import images, peers, perceptual, rows, viewer
+from . import columns, images, peers, rows, viewer
 from .provenance import commit, machine
 
 
@@ -38,7 +40,7 @@ class Outcome:
     measured: int = 0
     kept: int = 0
     failures: list[str] = dataclasses.field(default_factory=list)  # pictures and rows
-    missing: list[str] = dataclasses.field(default_factory=list)  # codecs left out, with the hint
+    missing: list[str] = dataclasses.field(default_factory=list)  # codecs and metrics left out, with the hint
 
 
 def evaluate(
@@ -50,13 +52,14 @@ def evaluate(
     lossless: bool = False,
     processes: int = 1,
     threads: int = 1,
-    perceptual_metrics: Sequence[str] = (),
+    optional: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[str, int, int], None] = lambda spec, done, total: None,
 ) -> Outcome:
-    """Appends to `file` the rows that it lacks.
+    """Appends to `file` the rows that it lacks, and anew those that lack one of the optional metrics.
 
     grids: settings by spec, in place of a codec's own; lossless: the lossless mode instead of any grid.
+    optional: metrics, see columns.py; one that cannot be had is reported and left out.
     say: told of each failure as it happens; progress: told spec, rows done and rows in all.
     A picture that cannot be read, a codec that is missing and a call that fails are reported and left out.
     An unknown spec is a peers.UnknownCodec before anything is measured.
@@ -72,11 +75,10 @@ def evaluate(
     known, damaged = rows.read(file)
     for line in damaged:
         complain(line, outcome.failures)
-    known_keys = {row.key for row in known}
     pictures = outcome.pictures = identify(paths, lambda line: complain(line, outcome.failures))
 
     for spec in specs:
-        with Workers(spec, processes, threads, perceptual_metrics) as workers:
+        with Workers(spec, processes, threads, optional) as workers:
             try:
                 version, grid, has_lossless = workers.describe()
                 if not (has_lossless if lossless else grid):
@@ -86,6 +88,12 @@ def evaluate(
                 complain(str(error), outcome.missing)
                 continue
             outcome.versions[spec] = version
+            missing = workers.missing_metrics()
+            for line in missing.values():
+                if line not in outcome.missing:
+                    complain(line, outcome.missing)
+            wanted = set(optional) - set(missing)
+            known_keys = {row.key for row in known if wanted <= set(row.perceptual)}
             settings = [peers.LOSSLESS] if lossless else (grids or {}).get(spec, grid)
             tasks = [(picture, setting) for picture in pictures for setting in settings]
             todo = [(p, s) for p, s in tasks if (p.sha256, spec, s, version) not in known_keys]
@@ -110,26 +118,30 @@ def photograph(
     rates: Sequence[float] = viewer.RATES,
     processes: int = 1,
     threads: int = 1,
+    optional: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[str, int, int], None] = lambda spec, done, total: None,
 ) -> None:
     """Takes the pictures that `folder` lacks for the report's viewer, at each of `rates` in bpp.
 
-    `known` rows narrow the search for a setting.
-    A codec that is missing or only lossless is passed over in silence, since `evaluate` has named it.
+    `known` rows narrow the search for a setting. A codec that is missing or only lossless and a metric that is missing
+    are passed over in silence, since `evaluate` has named them.
     """
-    there = {shot.key for shot in viewer.read(folder)}
+    shots = viewer.read(folder)
+    originals = {shot.image_sha256 for shot in shots if not shot.codec}
     for picture in pictures:
-        if (picture.sha256, 0.0, "", "") not in there:
+        if picture.sha256 not in originals:
             viewer.append(folder, *viewer.take_original(picture))
     for spec in specs:
-        with Workers(spec, processes, threads) as workers:
+        with Workers(spec, processes, threads, optional) as workers:
             try:
                 version, grid, _ = workers.describe()
             except peers.MissingCodec:
                 continue
             if not grid:
                 continue
+            wanted = set(optional) - set(workers.missing_metrics())
+            there = {shot.key for shot in shots if wanted <= set(shot.perceptual)}
             own = [row for row in known if (row.codec, row.codec_version) == (spec, version) and not row.lossless]
             tasks = [
                 (picture, rate, [row for row in own if row.image_sha256 == picture.sha256])
@@ -168,14 +180,14 @@ class Workers:
     Each is pinned to `threads` cores; what cannot be pinned (outside Linux) is left to the codec's own thread option.
     """
 
-    def __init__(self, spec: str, processes: int, threads: int, perceptual_metrics: Sequence[str] = ()):
+    def __init__(self, spec: str, processes: int, threads: int, optional: Sequence[str] = ()):
         context = multiprocessing.get_context("spawn")  # a fork would inherit the parent's memory and threads
         self.spec = spec
         cores = context.SimpleQueue()
         for group in _core_groups(processes, threads):
             cores.put(group)
         self.pool = concurrent.futures.ProcessPoolExecutor(
-            processes, context, _start_worker, (cores, spec, threads, tuple(perceptual_metrics))
+            processes, context, _start_worker, (cores, spec, threads, tuple(optional))
         )
 
     def __enter__(self):
@@ -194,6 +206,10 @@ class Workers:
             raise peers.MissingCodec(f"{self.spec} is left out: its process died while it was loaded") from None
         except Exception as error:  # a codec that is installed but broken
             raise peers.MissingCodec(f"{self.spec} is left out: {type(error).__name__}: {error}") from error
+
+    def missing_metrics(self) -> dict[str, str]:
+        """Of the optional metrics those that cannot be had, each with the reason."""
+        return self.pool.submit(_missing_metrics).result()
 
     def call(self, function: Callable, tasks: Iterable[tuple]):
         """Yields function(*task), or a complaint in words, as each task ends; a task is (picture, setting or rate, …)."""
@@ -231,18 +247,18 @@ _worker: "_Worker"
 class _Worker:
     spec: str
     threads: int
-    perceptual_metrics: Sequence[str]
+    judge: "_Judge"
     peer: peers.Peer | None = None
     warm: set = dataclasses.field(default_factory=set)  # settings that ran once
 
 
-def _start_worker(cores, spec: str, threads: int, perceptual_metrics: Sequence[str]) -> None:
+def _start_worker(cores, spec: str, threads: int, optional: Sequence[str]) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it lets running measurements end
+    _ignore_interrupts()
     group = cores.get()
     if group:
         os.sched_setaffinity(0, group)
-    _worker = _Worker(spec, threads, perceptual_metrics)
+    _worker = _Worker(spec, threads, _Judge(optional))
 
 
 def _peer() -> peers.Peer:
@@ -254,6 +270,10 @@ def _peer() -> peers.Peer:
 
 def _describe() -> tuple[str, Sequence[float], bool]:
     return _peer().version, _peer().grid, _peer().lossless
+
+
+def _missing_metrics() -> dict[str, str]:
+    return _worker.judge.missing()
 
 
 def measure(picture: images.Picture, setting: float | None) -> rows.Row:
@@ -271,10 +291,13 @@ def measure(picture: images.Picture, setting: float | None) -> rows.Row:
         raise ValueError(f"decoded to {decoded.size}, {decoded.mode}")
     if setting is peers.LOSSLESS and not np.array_equal(x, y):
         raise ValueError("not lossless: decoded pixels differ")
+    notes = []
     try:
-        ms_ssim, note = metrics.ms_ssim(x, y), ""
+        ms_ssim = metrics.ms_ssim(x, y)
     except ValueError as error:
-        ms_ssim, note = None, str(error)
+        ms_ssim = None
+        notes.append(str(error))
+    values, complaints = _worker.judge(x, y)
     return rows.Row(
         image=picture.name,
         image_sha256=picture.sha256,
@@ -295,13 +318,53 @@ def measure(picture: images.Picture, setting: float | None) -> rows.Row:
         threads=_worker.threads,
         commit=commit(),
         machine=machine(),
-        note=note,
-        perceptual={name: perceptual.METRICS[name](image, decoded) for name in _worker.perceptual_metrics},
+        note="; ".join(notes + complaints),
+        perceptual=values,
     )
 
 
 def _photograph(picture: images.Picture, rate: float, known: Sequence[rows.Row]) -> tuple[viewer.Shot, bytes]:
-    return viewer.take(_peer(), _worker.spec, picture, rate, known)
+    return viewer.take(_peer(), _worker.spec, picture, rate, known, lambda x, y: _worker.judge(x, y)[0])
+
+
+class _Judge:
+    """A process that measures the optional metrics, started when first needed; no failure of theirs gets out of it."""
+
+    def __init__(self, optional: Sequence[str]):
+        self.optional = optional
+        self.process = self.pipe = None
+
+    def missing(self) -> dict[str, str]:
+        return self._call(_load_metrics, self.optional) or {} if self.optional else {}
+
+    def __call__(self, original: np.ndarray, decoded: np.ndarray) -> tuple[dict[str, float | None], list[str]]:
+        """Each metric that can be had, None where it is undefined for this picture, and in words why."""
+        if not self.optional:
+            return {}, []
+        died = dict.fromkeys(self.optional), ["the process of the metrics died"]
+        return self._call(_measure_metrics, self.optional, original, decoded) or died
+
+    def _call(self, function: Callable, *arguments):
+        """Its result, or None if the process dies; the next call gets a new one."""
+        try:
+            if self.process is None:
+                context = multiprocessing.get_context("spawn")
+                self.pipe, theirs = context.Pipe()
+                self.process = context.Process(target=_serve_metrics, args=(theirs,), daemon=True)  # ends with this one
+                self.process.start()
+                theirs.close()
+            self.pipe.send((function, arguments))
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            self.process = None
+            return None
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C is the parent's: it lets running measurements end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 
 
 def _finite(value: float) -> float | None:
@@ -332,3 +395,44 @@ def _peak_memory_mib() -> float | None:
     status = Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024
+
+
+# ── In the process of the metrics ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _serve_metrics(pipe) -> None:
+    """Answers calls until the other end is closed."""
+    _ignore_interrupts()
+    while True:
+        try:
+            function, arguments = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(function(*arguments))
+
+
+@functools.cache
+def _metric(name: str) -> columns.Measure | str:
+    """How it is measured, or why it cannot be."""
+    try:
+        return columns.load(name)
+    except columns.MissingMetric as error:
+        return str(error)
+
+
+def _load_metrics(names: Sequence[str]) -> dict[str, str]:
+    return {name: f"metric {name} is left out: {why}" for name in names if isinstance(why := _metric(name), str)}
+
+
+def _measure_metrics(names: Sequence[str], original: np.ndarray, decoded: np.ndarray) -> tuple[dict, list[str]]:
+    """As _Judge gives them."""
+    values, complaints = {}, []
+    for name in names:
+        if isinstance(measure := _metric(name), str):
+            continue
+        try:
+            values[name] = _finite(measure(original, decoded))
+        except Exception as error:  # whatever a metric's library throws: this value is lost, the row is not
+            values[name] = None
+            complaints.append(f"{name}: {type(error).__name__}: {error}")
+    return values, complaints

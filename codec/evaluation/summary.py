@@ -9,27 +9,30 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .bdrate import bd_rate, bits_at_equal_quality
-from .curves import METRICS, Measured, Published
+from .bdrate import BDRate, bd_rate, bits_at_equal_quality
+from .columns import COLUMNS
+from .curves import Measured, Published, present
 
-RATES = (0.2, 0.5, 1.0, 1.5)  # bpp of the anchor at which bits at equal PSNR are told
+RATES = (0.15, 0.3, 0.6, 1.0, 1.5)  # bpp of the anchor at which bits at equal quality are told
 _RESAMPLES = 1000
 
 
 def summarise(codecs: Sequence[Measured], anchor: Measured | Published, published: Sequence[Published] = ()) -> dict:
     """A JSON-ready summary; what does not exist (no common quality, no MS-SSIM) is None, with the reason beside it."""
+    metrics = present(codecs)
     return {
         "anchor": anchor.label,
         "images": list(codecs[0].images),
-        "codecs": [_codec(codec, anchor) for codec in codecs],
-        "published": [_deltas(curve, anchor) | {"source": curve.source} for curve in published],
+        "metrics": metrics,
+        "codecs": [_codec(codec, anchor, metrics) for codec in codecs],
+        "published": [_deltas(curve, anchor, metrics) | {"source": curve.source} for curve in published],
     }
 
 
-def _codec(codec: Measured, anchor) -> dict:
-    return _deltas(codec, anchor) | {
+def _codec(codec: Measured, anchor, metrics: Sequence[str]) -> dict:
+    return _deltas(codec, anchor, metrics) | {
         "version": codec.version,
-        "bpp_range": [float(v) for v in codec.points("psnr")[0][[0, -1]]],
+        "bpp_range": [float(v) for v in codec.bpp.mean(axis=1)[[0, -1]]],
         "encode_s": float(np.median(codec.encode_s)),
         "decode_s": float(np.median(codec.decode_s)),
         "encode_peak_mib": _largest(codec.encode_peak_mib),
@@ -37,30 +40,34 @@ def _codec(codec: Measured, anchor) -> dict:
     }
 
 
-def _deltas(curve, anchor) -> dict:
-    return {
-        "name": curve.name,
-        **{f"bd_rate_{metric}": delta(curve, anchor, metric) for metric in METRICS},
-        "bits_at_equal_psnr": {f"{rate:g}": _bits(curve, anchor, rate) for rate in RATES},
-    }
+def _deltas(curve, anchor, metrics: Sequence[str]) -> dict:
+    account = {"name": curve.name}
+    for metric in metrics:
+        account[f"bd_rate_{metric}"] = delta(curve, anchor, metric)
+        account[f"bits_at_equal_{metric}"] = {f"{rate:g}": _bits(curve, anchor, metric, rate) for rate in RATES}
+    return account
 
 
 def delta(curve, anchor, metric: str) -> dict:
     """BD-rate in percent with its range of quality; with images also each image's and the bootstrap interval."""
     try:
-        percent, low, high = bd_rate(anchor.curve(metric), curve.curve(metric))
+        percent, low, high = _bd_rate(anchor, curve, metric)
     except ValueError as error:
         return {"percent": None, "why": str(error)}
-    result = {"percent": percent, "range_db": [low, high]}
+    result = {"percent": percent, "range": [low, high]}
     if not curve.published and not anchor.published:
         result["interval"] = _bootstrap(curve, anchor, metric)
         result["per_image"] = {name: _image(curve, anchor, metric, i) for i, name in enumerate(curve.images)}
     return result
 
 
+def _bd_rate(anchor, curve, metric: str, *images) -> BDRate:
+    return bd_rate(anchor.curve(metric, *images), curve.curve(metric, *images), COLUMNS[metric].span)
+
+
 def _image(curve: Measured, anchor: Measured, metric: str, index: int) -> float | None:
     try:
-        return bd_rate(anchor.curve(metric, [index]), curve.curve(metric, [index])).percent
+        return _bd_rate(anchor, curve, metric, [index]).percent
     except ValueError:
         return None
 
@@ -72,15 +79,15 @@ def _bootstrap(curve: Measured, anchor: Measured, metric: str) -> list[float] | 
         return None
     draws = np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))  # fixed: equal rows, equal summary
     try:
-        percents = [bd_rate(anchor.curve(metric, draw), curve.curve(metric, draw)).percent for draw in draws]
+        percents = [_bd_rate(anchor, curve, metric, draw).percent for draw in draws]
     except ValueError:
         return None
     return [float(v) for v in np.percentile(percents, [2.5, 97.5])]
 
 
-def _bits(curve, anchor, rate: float) -> float | None:
+def _bits(curve, anchor, metric: str, rate: float) -> float | None:
     try:
-        return bits_at_equal_quality(anchor.curve("psnr"), curve.curve("psnr"), rate)
+        return bits_at_equal_quality(anchor.curve(metric), curve.curve(metric), rate)
     except ValueError:
         return None
 
@@ -117,29 +124,41 @@ def summarise_lossless(codecs: Sequence[Measured]) -> dict:
 
 
 def table(summary: dict) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells of the lossy summary, for a terminal, Markdown or HTML."""
-    heads = ["codec", "BD-rate PSNR", "95 % of images", "range, dB", "BD-rate MS-SSIM"]
-    heads += [f"at {rate:g} bpp" for rate in RATES] + ["encode, ms", "decode, ms", "peak, MiB"]
+    """Heads and cells of the lossy summary, for a terminal, Markdown or HTML: BD-rates, time and memory."""
+    metrics = summary["metrics"]
+    heads = ["codec", *(f"BD-rate {COLUMNS[metric].title}" for metric in metrics), *_RESOURCES]
+    cells = [
+        [_name(entry), *(percent(entry[f"bd_rate_{metric}"]["percent"]) for metric in metrics), *_resources(entry)]
+        for entry in summary["codecs"] + summary["published"]
+    ]
+    return heads, cells
+
+
+def metric_table(summary: dict, metric: str) -> tuple[list[str], list[list[str]]]:
+    """The same of one of its metrics: BD-rates with interval and range, and bits at equal quality by rate."""
+    heads = ["codec", "BD-rate", "95 % of images", "range", *(f"at {rate:g} bpp" for rate in RATES)]
     cells = []
     for entry in summary["codecs"] + summary["published"]:
-        psnr = entry["bd_rate_psnr"]
-        interval, span = psnr.get("interval"), psnr.get("range_db")
+        delta, bits = entry[f"bd_rate_{metric}"], entry[f"bits_at_equal_{metric}"]
+        interval, span = delta.get("interval"), delta.get("range")
         cells.append(
             [
-                entry["name"] + (" (published)" if "source" in entry else ""),
-                percent(psnr["percent"]),
+                _name(entry),
+                percent(delta["percent"]),
                 f"{percent(interval[0])} … {percent(interval[1])}" if interval else "",
                 f"{span[0]:.1f}–{span[1]:.1f}" if span else "",
-                percent(entry["bd_rate_ms_ssim"]["percent"]),
-                *(percent(entry["bits_at_equal_psnr"][f"{rate:g}"]) for rate in RATES),
-                *_resources(entry),
+                *(percent(bits[f"{rate:g}"]) for rate in RATES),
             ]
         )
     return heads, cells
 
 
+def _name(entry: dict) -> str:
+    return entry["name"] + (" (published)" if "source" in entry else "")
+
+
 def lossless_table(summary: dict) -> tuple[list[str], list[list[str]]]:
-    heads = ["codec", "bits/subpixel", "encode, MB/s", "decode, MB/s", "encode, ms", "decode, ms", "peak, MiB"]
+    heads = ["codec", "bits/subpixel", "encode, MB/s", "decode, MB/s", *_RESOURCES]
     cells = [
         [
             entry["name"],
@@ -151,6 +170,9 @@ def lossless_table(summary: dict) -> tuple[list[str], list[list[str]]]:
         for entry in summary["codecs"]
     ]
     return heads, cells
+
+
+_RESOURCES = ("encode, ms", "decode, ms", "peak, MiB")
 
 
 def _resources(entry: dict) -> list[str]:

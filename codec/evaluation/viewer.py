@@ -9,7 +9,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,7 @@ class Shot:
     bytes: int  # more than asked only where the codec's least setting is too large
     psnr_rgb: float | None
     file: str  # beside viewer.jsonl
+    perceptual: dict[str, float | None] = field(default_factory=dict)  # as of a row
 
     @property
     def key(self) -> tuple:
@@ -70,23 +71,32 @@ def append(folder: Path, shot: Shot, pixels: bytes) -> None:
 
 def take_original(picture: images.Picture) -> tuple[Shot, bytes]:
     image = images.load(picture.path)
-    return _shot(picture, 0.0, "", "", None, picture.path.stat().st_size, None), _exact(image)
+    return _shot(picture, 0.0, "", "", None, picture.path.stat().st_size, None, {}), _exact(image)
 
 
-def take(peer: peers.Peer, spec: str, picture: images.Picture, rate: float, known: Sequence[Row]) -> tuple[Shot, bytes]:
-    """The picture at the rate; `known` are rows of this picture and codec."""
+def take(
+    peer: peers.Peer,
+    spec: str,
+    picture: images.Picture,
+    rate: float,
+    known: Sequence[Row],
+    judge: Callable[[np.ndarray, np.ndarray], dict[str, float | None]] = lambda original, decoded: {},
+) -> tuple[Shot, bytes]:
+    """The picture at the rate; `known` are rows of this picture and codec, `judge` gives the optional metrics."""
     image = images.load(picture.path)
     limit = rate * picture.width * picture.height / 8
     setting, data = _largest_within(lambda s: peer.encode(image, s), limit, peer, [(r.setting, r.bytes) for r in known])
     decoded = peer.decode(data)
-    psnr = metrics.psnr(np.asarray(image), np.asarray(decoded))
+    x, y = np.asarray(image), np.asarray(decoded)
+    psnr = metrics.psnr(x, y)
     psnr_or_none = psnr if np.isfinite(psnr) else None
-    return _shot(picture, rate, spec, peer.version, setting, len(data), psnr_or_none), _exact(decoded)
+    shot = _shot(picture, rate, spec, peer.version, setting, len(data), psnr_or_none, judge(x, y))
+    return shot, _exact(decoded)
 
 
-def _shot(picture, rate, spec, version, setting, size, psnr) -> Shot:
+def _shot(picture, rate, spec, version, setting, size, psnr, perceptual) -> Shot:
     name = "_".join([picture.sha256[:12], f"{rate:g}", spec.replace(":", "-")]) if spec else picture.sha256[:12]
-    return Shot(picture.name, picture.sha256, rate, spec, version, setting, size, psnr, name + ".webp")
+    return Shot(picture.name, picture.sha256, rate, spec, version, setting, size, psnr, name + ".webp", perceptual)
 
 
 def _exact(image: Image.Image) -> bytes:
