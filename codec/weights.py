@@ -138,7 +138,8 @@ def _load(path: Path, sha256: bytes, device: str) -> LossyModel:
             {key[4:]: value.float() for key, value in tensors.items() if key.startswith("net.")}, assign=True
         )
         network.requires_grad_(False).to(device, memory_format=torch.channels_last)
-        if fast_bfloat16(torch.device(device)):  # what `transform_precision` would make of them for every picture
+        # What `transform_precision` would make of them for every picture; the textbook synthesis shows pictures in float32.
+        if fast_bfloat16(torch.device(device)) and config.transform == "residual":
             for transform in (network.analysis, network.synthesis):
                 for layer in transform.modules():
                     if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
