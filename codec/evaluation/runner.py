@@ -75,6 +75,7 @@ def evaluate(
     known, damaged = rows.read(file)
     for line in damaged:
         complain(line, outcome.failures)
+    known_keys = None  # asked for when a process is there
     pictures = outcome.pictures = identify(paths, lambda line: complain(line, outcome.failures))
 
     for spec in specs:
@@ -88,12 +89,12 @@ def evaluate(
                 complain(str(error), outcome.missing)
                 continue
             outcome.versions[spec] = version
-            missing = workers.missing_metrics()
-            for line in missing.values():
-                if line not in outcome.missing:
+            if known_keys is None:
+                missing = workers.missing_metrics()
+                for line in missing.values():
                     complain(line, outcome.missing)
-            wanted = set(optional) - set(missing)
-            known_keys = {row.key for row in known if wanted <= set(row.perceptual)}
+                wanted = set(optional) - set(missing)
+                known_keys = {row.key for row in known if wanted <= set(row.perceptual)}
             settings = [peers.LOSSLESS] if lossless else (grids or {}).get(spec, grid)
             tasks = [(picture, setting) for picture in pictures for setting in settings]
             todo = [(p, s) for p, s in tasks if (p.sha256, spec, s, version) not in known_keys]
@@ -128,6 +129,7 @@ def photograph(
     are passed over in silence, since `evaluate` has named them.
     """
     shots = viewer.read(folder)
+    there = None  # asked for when a process is there
     originals = {shot.image_sha256 for shot in shots if not shot.codec}
     for picture in pictures:
         if picture.sha256 not in originals:
@@ -140,8 +142,9 @@ def photograph(
                 continue
             if not grid:
                 continue
-            wanted = set(optional) - set(workers.missing_metrics())
-            there = {shot.key for shot in shots if wanted <= set(shot.perceptual)}
+            if there is None:
+                wanted = set(optional) - set(workers.missing_metrics())
+                there = {shot.key for shot in shots if wanted <= set(shot.perceptual)}
             own = [row for row in known if (row.codec, row.codec_version) == (spec, version) and not row.lossless]
             tasks = [
                 (picture, rate, [row for row in own if row.image_sha256 == picture.sha256])
