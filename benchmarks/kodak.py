@@ -1,6 +1,6 @@
 """The lossy figures of README and docs: our codec and its peers on the Kodak images, from real files.
 
-    python benchmarks/kodak.py FOLDER_OF_KODAK [--out DIR] [--codecs LIST] [-j PROCESSES]
+    python benchmarks/kodak.py FOLDER_OF_KODAK [--out DIR] [--codecs LIST] [--metrics LIST] [-j PROCESSES]
 
 Appends to DIR/rows.jsonl what it lacks (a later commit's rows of our codec beside older ones), writes rows.csv,
 summary.json and summary.md there, prints the summary and what we promise, and exits with 1 if a promise is broken.
@@ -16,6 +16,7 @@ import numpy as np
 
 from codec.evaluation import curves, images, rows, runner, summary
 from codec.evaluation.bdrate import bd_rate
+from codec.evaluation.columns import COLUMNS
 
 HERE = Path(__file__).parent
 GRIDS = {
@@ -72,6 +73,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "kodak")
     parser.add_argument("--codecs", default=",".join(GRIDS), help="specs, parted by commas (default: %(default)s)")
+    parser.add_argument("--metrics", default="", metavar="LIST", help="optional ones; rows without them are made anew")
     parser.add_argument("-j", "--processes", type=int, default=1, metavar="N")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="cores of each process")
     args = parser.parse_args()
@@ -82,6 +84,7 @@ def main() -> int:
     grids = {spec: [float(setting) for setting in GRIDS[spec]] for spec in specs if spec in GRIDS}
     outcome = runner.evaluate(
         images.find([args.folder]), specs, file, grids=grids, processes=args.processes, threads=args.threads,
+        optional=[metric for metric in args.metrics.split(",") if metric],
         say=lambda line: print(line, file=sys.stderr),
         progress=lambda spec, done, total: print(f"\r{spec} {done}/{total} \x1b[K", end="", file=sys.stderr),
     )  # fmt: skip
@@ -98,6 +101,8 @@ def main() -> int:
     (args.out / "summary.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     lines = [f"Against {report['anchor']}, {len(report['images'])} images. Negative: fewer bits.", ""]
     lines += [summary.markdown(*summary.table(report)), ""]
+    for metric in report["metrics"]:
+        lines += [COLUMNS[metric].label, "", summary.markdown(*summary.metric_table(report, metric)), ""]
     verdicts = [f"- {'kept' if kept else 'BROKEN'}: {figure}" for kept, figure in checks]
     verdicts += [f"- {remark}" for remark in remarks]
     (args.out / "summary.md").write_text("\n".join(lines + verdicts) + "\n", "utf-8")
