@@ -85,7 +85,11 @@ def _bytes(info: dict, key: str, word: str, remark: Callable[[str], None]) -> by
             remark(f"{word} left out: Pillow cannot write it")
             return b""
     if isinstance(value, str):
-        value = value.encode("utf-8", "surrogateescape")
+        try:
+            value = value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            remark(f"{word} left out: text that cannot be encoded")
+            return b""
     if not isinstance(value, (bytes, bytearray, memoryview)):
         remark(f"{word} left out: it is of type {type(value).__name__}")
         return b""
@@ -146,8 +150,13 @@ def _profile_of_numbers(info: dict, gray: bool, remark: Callable[[str], None]) -
     if "srgb" in info or not {"gamma", "chromaticity"} & set(info):
         return b""
     try:
-        gamma = None if info.get("gamma") is None else float(info["gamma"])
-        chromaticity = None if info.get("chromaticity") is None else tuple(float(value) for value in info["chromaticity"])
+        gamma, chromaticity = info.get("gamma"), info.get("chromaticity")
+        if gamma is not None:
+            gamma = float(gamma)
+        if chromaticity is not None:
+            if not isinstance(chromaticity, (tuple, list)) or len(chromaticity) != 8:
+                raise ValueError("not x and y of white, red, green and blue")
+            chromaticity = tuple(float(value) for value in chromaticity)
         if icc.is_srgb(gamma, chromaticity):
             return b""
         profile = icc.profile(gamma, chromaticity, gray=gray)
