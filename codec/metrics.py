@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-PSNR, MS_SSIM = TUNES = ("psnr", "ms-ssim")  # by name: what an encoder may work for
+PSNR, MS_SSIM, SSIMULACRA2 = TUNES = ("psnr", "ms-ssim", "ssimulacra2")  # by name: what an encoder may work for
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 

@@ -23,7 +23,7 @@ from . import lossy, refine, weights
 from .container import QUALITY_MAX
 from .errors import TargetError
 from .lossy import Encoder, Latents
-from .metrics import MS_SSIM, PSNR, psnr
+from .metrics import MS_SSIM, PSNR, SSIMULACRA2, psnr
 from .networks.execution import execution
 from .picture.picture import join
 from .tiles import HYPER_STRIDE, STRIDE, whole
@@ -41,7 +41,7 @@ GLANCE_RATE = (1.76, 1.156)  # log(bits per pixel) from log(non-zero linear late
 GLANCE_ERROR = 1.47  # true squared error over that of rounding the linear latents,
 GLANCE_LOST = 1.67  # and what no rate removes, in 8-bit levels²
 GLANCE_SEAMS = (0.49, -0.55)  # dB that a sample loses at its seams, at quality 0, and what is added up to 100
-REFINED = {PSNR: (0.045, 1.05), MS_SSIM: (0.015, 0.1)}  # log(bytes), and dB, that effort 3 has more than one pass at the same quality
+REFINED = {PSNR: (0.045, 1.05), MS_SSIM: (0.015, 0.1), SSIMULACRA2: (0.015, 0.1)}  # log(bytes), and dB, that effort 3 has more than one pass at the same quality
 SAMPLED = 6  # a sample has one pixel in so many, in squares
 
 

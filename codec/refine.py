@@ -3,7 +3,7 @@
 What is minimised is J = R + λD: R the code length of the symbols in bits, D the squared error of the picture in 8-bit
 levels (mean over the channels, summed over the pixels), λ the model's own trade-off at the quality, times SLOPES. The
 decoder, the file format and the decoder's time do not change. docs/EFFORT.md says what each level does and brings.
-Tuned for MS-SSIM, D is another quadratic form of the error (`distortion.py`), in a unit that makes it the squared error of what is
+Tuned for MS-SSIM or SSIMULACRA 2, D is another quadratic form of the error (`distortion.py`), in a unit that makes it the squared error of what is
 looked at first: qualities keep their meaning, roughly.
 
 Rate–distortion optimised quantisation. A latent at offset e from its mean costs, as symbol k,
@@ -37,7 +37,7 @@ from .container import QUALITY_MAX
 from .distortion import Distortion
 from .entropy.coder import code_lengths
 from .lossy import TRANSFORM_MARGIN, Choice, Encoder, Latents, fit_filter, position, transform_precision
-from .metrics import MS_SSIM, PSNR
+from .metrics import MS_SSIM, PSNR, SSIMULACRA2
 from .networks.transforms import RESPONSE
 from .postfilter import Normal
 from .quantiser import REACH
@@ -72,7 +72,7 @@ PLANS = {
 }
 UNCHECKED = 3  # after so many iterations at most nobody looks whether J has fallen: it practically always has
 # Weight of what derivatives show around a latent, against its channel's mean, in the logarithm; more, where the picture decides it.
-NEARBY = {PSNR: 0.3, MS_SSIM: 0.6}
+NEARBY = {PSNR: 0.3, MS_SSIM: 0.6, SSIMULACRA2: 0.6}
 STIFFNESS = 1.3  # h over what derivatives show: others change with a symbol
 REGION = 0.8  # largest move of a target before it is scaled by a: the quadratic model holds nearby only
 # λ here over that of the training objective, at quality 0 and 100. More than the amortised codec itself pays in bits for

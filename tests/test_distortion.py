@@ -10,6 +10,7 @@ from PIL import Image
 import codec
 from codec import cli, lossy, metrics, rate_control, refine
 from codec.distortion import Distortion
+from codec.networks import ssimulacra2
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +71,34 @@ def test_it_tells_errors_apart_as_ms_ssim_does(pixels):
     assert np.corrcoef(expected, found)[0, 1] > 0.95
 
 
+def ssimulacra2_score(reference, image):
+    pictures = (torch.from_numpy(part.copy()).permute(2, 0, 1)[None].float() / 255 for part in (reference, image))
+    return float(ssimulacra2.score(ssimulacra2.inner(*pictures)))
+
+
+@pytest.mark.parametrize("tune, measure", [("ms-ssim", metrics.ms_ssim), ("ssimulacra2", ssimulacra2_score)])
 @pytest.mark.parametrize("effort", [3, 4])
-def test_a_tuned_file_is_better_by_its_own_measure(pixels, effort, monkeypatch):
-    """Smaller and of higher MS-SSIM at the same quality, for a lower PSNR; with the shipped model, whose decoder is worth the search."""
+def test_a_tuned_file_is_better_by_its_own_measure(pixels, effort, tune, measure, monkeypatch):
+    """Smaller and better by it at the same quality, for a lower PSNR; with the shipped model, whose decoder is worth the search."""
     for name in ("CODEC_MODELS", "CODEC_MODEL"):
         monkeypatch.delenv(name, raising=False)
-    plain, tuned = (codec.compress(pixels, 30, effort=effort, tune=tune) for tune in metrics.TUNES)
+    plain, tuned = (codec.compress(pixels, 30, effort=effort, tune=name) for name in ("psnr", tune))
     shown, other = (np.asarray(codec.decompress(data)) for data in (plain, tuned))
     assert len(tuned) < len(plain)
-    assert metrics.ms_ssim(pixels, other) > metrics.ms_ssim(pixels, shown)
+    assert measure(pixels, other) > measure(pixels, shown)
     assert metrics.psnr(pixels, other) < metrics.psnr(pixels, shown)
+
+
+def test_half_of_the_visual_derivative_is_the_exact_one(pixels):
+    """Both halves say the same about the error as a whole; without an error there is none."""
+    x = torch.from_numpy(pixels[:64, :64].copy()).permute(2, 0, 1)[None].float() / 255
+    error = 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    form, visual = Distortion.of("ms-ssim", x), Distortion.of("ssimulacra2", x)
+    shown = (x + error).requires_grad_()
+    (exact,) = torch.autograd.grad(ssimulacra2.inner(x, shown).sum(), shown)
+    exact *= (form.gradient(error) * error).sum() / (exact * error).sum()
+    assert torch.allclose(visual.gradient(error), (form.gradient(error) + exact) / 2, rtol=1e-4, atol=1e-6)
+    assert not visual.gradient(torch.zeros_like(x)).any()
 
 
 @pytest.mark.usefixtures("tiny_model")
@@ -101,9 +120,10 @@ def test_blocks_share_a_unit(pixels, monkeypatch):
 
 
 @pytest.mark.usefixtures("tiny_model")
-def test_flat_pictures_and_single_pixels_are_tuned_too():
+@pytest.mark.parametrize("tune", metrics.TUNES)
+def test_flat_pictures_and_single_pixels_are_tuned_too(tune):
     for shape in ((1, 1, 3), (70, 3)):
-        assert codec.decompress(codec.compress(np.full(shape, 77, np.uint8), tune="ms-ssim")).size == shape[1::-1]
+        assert codec.decompress(codec.compress(np.full(shape, 77, np.uint8), tune=tune, lossless="never")).size == shape[1::-1]
 
 
 def test_a_tune_is_for_lossy_files_that_are_searched(pixels, tmp_path, capsys):

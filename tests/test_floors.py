@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "codec"
 FLOORS = [  # each line may import from the lines above it
     {"errors", "program"},
     {"picture", "tiles", "metrics", "container", "planes", "entropy"},
-    {"networks", "postfilter", "distortion"},
-    {"weights"},
+    {"networks", "postfilter"},
+    {"weights", "distortion"},
     {"walk", "adaptation", "quantiser", "hyperlatents"},
     {"lossy", "lossless"},
     {"refine"},
