@@ -109,11 +109,13 @@ def _raw_profiles(info: dict, remark: Callable[[str], None]) -> dict[str, bytes]
             remark("IPTC left out")
             continue
         try:
+            if not isinstance(value, str) or len(value) > 3 * MAX_BYTES:
+                raise ValueError
             _, _, length, digits = value.split("\n", 3)
             content = bytes.fromhex(digits)
             if len(content) != int(length) or len(content) > MAX_BYTES:
                 raise ValueError
-        except (ValueError, AttributeError):
+        except ValueError:
             remark(f"{key} left out: it cannot be read")
             continue
         if kind in ("exif", "app1") and content.startswith(exif_block.PREFIX):
@@ -152,6 +154,8 @@ def _profile_of_numbers(info: dict, gray: bool, remark: Callable[[str], None]) -
     try:
         gamma, chromaticity = info.get("gamma"), info.get("chromaticity")
         if gamma is not None:
+            if not isinstance(gamma, numbers.Real):
+                raise ValueError("not a number")
             gamma = float(gamma)
         if chromaticity is not None:
             if not isinstance(chromaticity, (tuple, list)) or len(chromaticity) != 8:
