@@ -116,7 +116,7 @@ def _load_compress(parser: argparse.ArgumentParser) -> Callable:
 
 
 def _compress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes, str]:
-    if writing.is_image_name(target):
+    if writing.is_image_name(target) and Path(target).exists():  # hardly meant
         raise FileExistsError(f"{target} exists and is an image by its name: remove it first, or take another name")
     remarks: list[str] = []
     image = reading.read_image(
@@ -143,6 +143,8 @@ def _compress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes
     if not args.lossless and not isinstance(image, np.ndarray) and (conversion_words := conversion.needed(image)):
         remarks.append(conversion_words)
     remark_metadata(image, info.mode, dropped=args.no_metadata, remark=remarks.append)
+    if writing.is_image_name(target):
+        remarks.append(f"a file of this codec, though its name ends in {Path(target).suffix}")
     return data, f"{_grouped(info.bytes)} B  {info.bpp:.3f} bpp{parts}{_remarked(remarks)}"
 
 

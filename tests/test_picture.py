@@ -85,6 +85,15 @@ def test_other_arrays_are_refused(array, words):
         pictures.from_input(array)
 
 
+@pytest.mark.parametrize("mask", [False, True, [[True, False]]])
+def test_a_masked_array_is_no_picture(mask):
+    array = np.ma.masked_array(np.array([[1, 2]], np.uint8), mask)
+    for lossless in (False, True):
+        with pytest.raises(ImageError, match="a masked array"):
+            pictures.from_input(array, lossless=lossless)
+    assert pictures.from_input(array.filled(7)).mode == "L"
+
+
 def test_an_empty_pil_image_is_refused():
     with pytest.raises(ImageError, match="without pixels"):
         pictures.from_input(Image.new("RGB", (0, 4)))

@@ -52,7 +52,10 @@ def gathered(
     gray = not mode.startswith(("RGB", "P"))
     cicp = None
     if icc_profile is None:
-        icc_profile, cicp = _bytes(info, "icc_profile", "ICC profile", remark) or profiles.get("icc_profile", b""), _cicp(info, remark)
+        icc_profile, cicp = (
+            _bytes(info, "icc_profile", "ICC profile", remark) or profiles.get("icc_profile", b""),
+            _cicp(info, remark),
+        )
         if not icc_profile and cicp is None:
             icc_profile = _profile_of_numbers(info, gray, remark)
     if not icc.fits(icc_profile, gray=gray):

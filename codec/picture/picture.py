@@ -70,6 +70,8 @@ def from_input(
         image = image if lossless else conversion.converted(image)
         info, picture = image.info, (_exact_picture if lossless else _picture)(image)
     elif isinstance(image, np.ndarray):
+        if isinstance(image, np.ma.MaskedArray):
+            raise ImageError("a masked array, whose hidden values are no picture: fill them with array.filled(value)")
         info, picture = getattr(image, "info", {}), _picture_of_array(np.asarray(image), lossless)
         if not lossless and picture.mode.endswith("A"):
             picture = replace(picture, pixels=conversion.fill_hidden(picture.pixels))
@@ -89,6 +91,7 @@ def remark_metadata(image, mode: str, *, dropped: bool, remark: Callable[[str], 
 
 
 def _picture_of_array(array: np.ndarray, lossless: bool) -> Picture:
+    """For both; alpha and hidden colours as they are."""
     pixels = array if array.ndim == 3 else array[..., np.newaxis]
     deep = pixels.dtype.newbyteorder("=") == np.uint16
     if deep and not lossless:

@@ -68,6 +68,8 @@ def bits(image: Image.Image, data: bytes, *, exact: bool, remark: Callable[[str]
         found.append(_bits_of_jpeg2000(image, data))
     elif image.format == "PSD":
         _check_psd(image, data, exact=exact, remark=remark)
+    elif image.format in ("JPEG", "MPO") and exact:
+        remark("exact pixels of a JPEG take several times its bytes")
     elif image.format in ("ICO", "ICNS", "CUR"):
         count = int.from_bytes(data[4:6], "little") if image.format == "CUR" else len(image.info["sizes"])
         if count > 1:

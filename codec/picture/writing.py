@@ -47,8 +47,8 @@ def _formats_by_suffix() -> dict[str, str]:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether `name` is a file and carries a suffix of an image format: hardly meant as the output of `compress`."""
-    return Path(name).suffix.lower() in _formats_by_suffix() and not files.is_stream(name) and Path(name).exists()
+    """Whether `name` carries a suffix of an image format of others."""
+    return Path(name).suffix.lower() in _formats_by_suffix() and not files.is_stream(name)
 
 
 def image_bytes(
@@ -89,11 +89,13 @@ def image_bytes(
         return data
     if reason is None:
         raise ImageError(f"{format} does not hold this picture as it is: take a name in .png or .tif")
-    raise ImageError(f"cannot be written as {format}: {reason}") from reason
+    raise ImageError(f"cannot be written as {format}: {reason}; take a name in .png or .tif") from reason
 
 
 def _forms(image: Image.Image, format: str) -> Iterator[tuple[Image.Image, str]]:
     """The image, and the form in which it shows the same where its mode is not known; with what is to be said of that."""
+    if image.mode in conversion.DEEP and format in _APPROXIMATE:
+        raise ImageError(f"{format} holds 8 bits a sample, and the picture has 16: take a name in .png or .tif")
     words = "" if image.mode in conversion.DEEP else conversion.needed(image)
     if format not in _APPROXIMATE or not words:
         yield image, ""
