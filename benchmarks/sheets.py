@@ -1,4 +1,4 @@
-"""Contact sheets at equal bytes, for looking: the original, our codec and its peers side by side, where they differ most.
+"""Contact sheets at equal bytes: the original, our codec and its peers side by side, where they differ most.
 
     python benchmarks/sheets.py PHOTOS --out DIR [--rates 0.15,0.3,0.6] [--codecs lic,avif:s4,jxl]
 
@@ -24,7 +24,7 @@ GAP, LINE = 6, 18  # pixels between panels, and of a line of text
 
 
 def worst_crops(original: Image.Image, decoded: Sequence[Image.Image], side: int, count: int) -> list[tuple[int, int]]:
-    """Corners (left, top) of up to `count` squares that do not overlap, worst first, in which the worst picture is worst."""
+    """Corners (left, top) of up to `count` squares, apart from each other, in which the worst picture is worst."""
     x, *candidates = (_tensor(image) for image in (original, *decoded))
     with torch.no_grad():
         whole = ssimulacra2.Original.of(x)

@@ -107,8 +107,8 @@ def test_what_is_precomputed_changes_nothing_and_serves_many_candidates():
     candidates = torch.cat([x, y, (x + y) / 2])
     together = inner(Original.of(x), candidates)
     assert torch.equal(inner(Original.of(x), y), inner(x, y))
-    assert torch.allclose(together, torch.cat([inner(x, one[None]) for one in candidates]), rtol=1e-4, atol=1e-6)
-    assert together[0] < 1e-6 and together[1] > together[2] > 0.01
+    assert torch.allclose(together, torch.cat([inner(x, one[None]) for one in candidates]), rtol=1e-4, atol=1e-5)
+    assert together[0] < 1e-5 and together[1] > together[2] > 0.01
 
 
 def test_a_batch_of_pairs_is_each_pair_by_itself():

@@ -406,6 +406,7 @@ def _peak_memory_mib() -> float | None:
 def _serve_metrics(pipe) -> None:
     """Answers calls until the other end is closed."""
     _ignore_interrupts()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that libraries clean up when the worker ends
     while True:
         try:
             function, arguments = pipe.recv()

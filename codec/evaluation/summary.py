@@ -138,7 +138,8 @@ def metric_table(summary: dict, metric: str) -> tuple[list[str], list[list[str]]
     """The same of one of its metrics: BD-rates with interval and range, and bits at equal quality by rate."""
     heads = ["codec", "BD-rate", "95 % of images", "range", *(f"at {rate:g} bpp" for rate in RATES)]
     cells = []
-    for entry in summary["codecs"] + summary["published"]:
+    with_metric = [entry for entry in summary["published"] if entry[f"bd_rate_{metric}"]["percent"] is not None]
+    for entry in summary["codecs"] + with_metric:
         delta, bits = entry[f"bd_rate_{metric}"], entry[f"bits_at_equal_{metric}"]
         interval, span = delta.get("interval"), delta.get("range")
         cells.append(
@@ -146,7 +147,7 @@ def metric_table(summary: dict, metric: str) -> tuple[list[str], list[list[str]]
                 _name(entry),
                 percent(delta["percent"]),
                 f"{percent(interval[0])} … {percent(interval[1])}" if interval else "",
-                f"{span[0]:.1f}–{span[1]:.1f}" if span else "",
+                "–".join(f"{end:.3g}" for end in span).replace("-", "−") if span else "",
                 *(percent(bits[f"{rate:g}"]) for rate in RATES),
             ]
         )

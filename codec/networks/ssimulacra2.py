@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -66,13 +67,14 @@ _WEIGHTS = (
      0.0012286405048278493, 171.2667255897307, 0.9807858872435379),
     (0.0, 0.0, 0.0, 0.0005130064588990679, 0.0, 0.00010854057858411537),
 )  # fmt: skip
+_NEGLIGIBLE = 0.01  # a plane whose six weights at a scale sum to less is left out there: half of the work, 0.01 points
 _WEIGHT_SUM_FACTOR = 0.9562382616834844
 _CUBIC = (2.326765642916932, -0.020884521182843837, 6.248496625763138e-05)
 _EXPONENT = 0.6276336467831387
 
 
 class _Scale(NamedTuple):
-    """Of the original, each B×3×h×w."""
+    """Of the original, each B×planes×h×w; planes: those that count at this scale."""
 
     xyb: Tensor
     mean: Tensor  # blurred
@@ -113,12 +115,11 @@ def inner(original: Original | Tensor, candidate: Tensor) -> Tensor:
     if isinstance(original, Tensor):
         original = Original.of(original)
     with torch.autocast(candidate.device.type, enabled=False):
-        norms = [_norms(*scale, xyb) for scale, xyb in zip(original.scales, _pyramid(candidate), strict=True)]
-        if not norms:
-            return 0 * candidate.float().sum((1, 2, 3))
-        stacked = torch.stack(norms, 2)  # B×3×scales×6
-        weights = [weight for row in _WEIGHTS for weight in row][: 18 * len(norms)]
-        return (stacked.flatten(1) * stacked.new_tensor(weights)).sum(1)
+        sums = [0 * candidate.float().sum((1, 2, 3))] if not original.scales else []
+        terms = _terms(*candidate.shape[2:])
+        for scale, xyb, (_, weights) in zip(original.scales, _pyramid(candidate), terms, strict=True):
+            sums.append((_norms(*scale, xyb) * xyb.new_tensor(weights)).sum((1, 2)))
+        return torch.stack(sums).sum(0)
 
 
 def score(inner_sum: Tensor | float) -> Tensor | float:
@@ -129,7 +130,7 @@ def score(inner_sum: Tensor | float) -> Tensor | float:
 
 
 def _norms(x: Tensor, x_mean: Tensor, x_variance: Tensor, x_edge: Tensor, y: Tensor) -> Tensor:
-    """Of an original's scale and a candidate's planes y, B×3×6: the means of the three maps, then their 4-norms."""
+    """Of an original's scale and a candidate's planes y, B×planes×6: means of the three maps, then their 4-norms."""
     e = y - x
     e_mean, e_square, y_square = _blur(e, e.square(), y.square())
     y_mean = x_mean + e_mean
@@ -147,34 +148,60 @@ def _fourth_root(power: Tensor) -> Tensor:
     return torch.where(power > _TINY, power.clamp_min(_TINY).pow(0.25), 0)
 
 
+@cache
+def _terms(height: int, width: int) -> list[tuple[list[int], list[list[float]]]]:
+    """For each scale the planes that count (0: X, 1: Y, 2: B), and of each its weights in the order of `_norms`."""
+    count = 0
+    while count < SCALES and min(height, width) >= SMALLEST:
+        count, height, width = count + 1, -(-height // 2), -(-width // 2)
+    flat = [weight for row in _WEIGHTS for weight in row]
+    rows = [flat[6 * k : 6 * k + 6] for k in range(3 * count)]  # plane after plane
+    terms = []
+    for scale in range(count):
+        planes = [plane for plane in range(3) if sum(rows[plane * count + scale]) >= _NEGLIGIBLE]
+        terms.append((planes, [rows[plane * count + scale] for plane in planes]))
+    while terms and not terms[-1][0]:
+        terms.pop()
+    return terms
+
+
 def _pyramid(rgb: Tensor) -> list[Tensor]:
-    """B×3×H×W of sRGB -> XYB at each scale of at least 8×8 pixels."""
+    """B×3×H×W of sRGB -> the planes that count, in XYB, at each scale."""
     rgb = rgb if rgb.dtype == torch.float64 else rgb.float()  # a decoder under autocast gives half floats
     linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb.clamp_min(0.04045) + 0.055) / 1.055).pow(2.4))
     scales: list[Tensor] = []
-    while len(scales) < SCALES and min(linear.shape[-2:]) >= SMALLEST:
-        scales.append(_xyb(linear))
-        linear = F.avg_pool2d(linear, 2, ceil_mode=True, count_include_pad=False)
+    for planes, _ in _terms(*rgb.shape[2:]):
+        if scales:
+            linear = F.avg_pool2d(linear, 2, ceil_mode=True, count_include_pad=False)
+        scales.append(_xyb(linear, planes))
     return scales
 
 
-def _xyb(linear: Tensor) -> Tensor:
-    """Planes with the metric's own scale and offsets, positive for all colours."""
+def _xyb(linear: Tensor, planes: list[int]) -> Tensor:
+    """With the metric's own scale and offsets, positive for all colours."""
     r, g, b = linear.unbind(1)
-    # Not as a product of matrices, which some GPUs round to ten bits.
-    absorbed = torch.stack([of_r * r + of_g * g + of_b * b for of_r, of_g, of_b in _ABSORBANCE], 1)
-    absorbed = (absorbed + _ABSORBANCE_BIAS).clamp_min(_ABSORBANCE_BIAS)
-    long, middle, short = (absorbed.pow(1 / 3) - _ABSORBANCE_BIAS ** (1 / 3)).unbind(1)
-    x, y = (long - middle) / 2, (long + middle) / 2
-    return torch.stack((14 * x + 0.42, y + 0.01, short - y + 0.55), 1)
+
+    def response(of_r: float, of_g: float, of_b: float) -> Tensor:
+        # Not as a product of matrices, which some GPUs round to ten bits.
+        absorbed = (of_r * r + of_g * g + of_b * b + _ABSORBANCE_BIAS).clamp_min(_ABSORBANCE_BIAS)
+        return absorbed.pow(1 / 3) - _ABSORBANCE_BIAS ** (1 / 3)
+
+    long, middle = response(*_ABSORBANCE[0]), response(*_ABSORBANCE[1])
+    y = (long + middle) / 2
+    make = (
+        lambda: 7 * (long - middle) + 0.42,
+        lambda: y + 0.01,
+        lambda: response(*_ABSORBANCE[2]) - y + 0.55,
+    )
+    return torch.stack([make[plane]() for plane in planes], 1)
 
 
 def _blur(*parts: Tensor) -> tuple[Tensor, ...]:
-    """Each B×3×h×w, h and w at least 5."""
+    """Each B×planes×h×w, h and w at least 5."""
     x = torch.cat(parts, 1)
     taps = x.new_tensor([math.exp(-((i / _SIGMA) ** 2) / 2) for i in range(-_RADIUS, _RADIUS + 1)])
     taps = (taps / taps.sum()).expand(x.shape[1], 1, -1)
     x = torch.cat((x[:, :, :_RADIUS].flip(2), x, x[:, :, -_RADIUS:].flip(2)), 2)
     x = F.conv2d(x, taps[:, :, :, None], groups=x.shape[1])
     x = F.conv2d(x, taps[:, :, None, :], padding=(0, _RADIUS), groups=x.shape[1])
-    return x.split(3, 1)
+    return x.chunk(len(parts), 1)
