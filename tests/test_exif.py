@@ -1,4 +1,4 @@
-"""EXIF byte by byte: what a block says, one tag changed and all else in its place, and blocks that nobody should write."""
+"""EXIF byte by byte: what a block says, one tag changed and all else in its place, and blocks nobody should write."""
 
 import io
 import struct
@@ -14,8 +14,8 @@ ORDERS = [">", "<"]
 
 
 def camera(order: str, orientation: int | None = 6) -> bytes:
-    """A block as a camera writes it: text in UTF-8, Unicode of Windows, GPS without a number, a maker's note whose offsets count
-    from the beginning of the block, and a thumbnail in a directory of its own."""
+    """A block as a camera writes it: text in UTF-8, Unicode of Windows, GPS without a number, a maker's note whose
+    offsets count from the beginning of the block, and a thumbnail in a directory of its own."""
 
     def entry(tag: int, type: int, count: int, value: int | bytes) -> bytes:
         field = value if isinstance(value, bytes) else struct.pack(order + "I", value)
@@ -45,7 +45,12 @@ def camera(order: str, orientation: int | None = 6) -> bytes:
         out += entry(274, 3, 1, short(orientation))
     out += entry(315, 2, size["artist"], areas["artist"]) + entry(34665, 4, 1, camera_at) + entry(34853, 4, 1, gps_at)
     out += entry(40091, 1, size["title"], areas["title"]) + struct.pack(order + "I", thumbnail_at)
-    out += short(2) + entry(37500, 7, size["note"], areas["note"]) + entry(37510, 7, size["comment"], areas["comment"]) + bytes(4)
+    out += (
+        short(2)
+        + entry(37500, 7, size["note"], areas["note"])
+        + entry(37510, 7, size["comment"], areas["comment"])
+        + bytes(4)
+    )
     out += short(1) + entry(2, 5, 3, areas["nowhere"]) + bytes(4)
     out += short(2) + entry(513, 4, 1, areas["thumbnail"]) + entry(514, 4, 1, 4) + bytes(4)
     return b"Exif\0\0" + out + b"".join(content + bytes(len(content) % 2) for _, content in contents)
@@ -77,7 +82,10 @@ def test_a_tag_that_was_not_there_comes_at_the_end_and_nothing_else_moves(order)
     before = camera(order, orientation=None)
     after = exif.with_orientation(before, 8)
     assert exif.orientation(after) == 8
-    assert (after[:10], after[14 : len(before)]) == (before[:10], before[14:])  # but for the offset of the first directory
+    assert (after[:10], after[14 : len(before)]) == (
+        before[:10],
+        before[14:],
+    )  # but for the offset of the first directory
     old, new = Structure(before), Structure(after)
     tags = new.directory()
     assert {tag: old.values(entry) for tag, entry in old.directory().items()} == {
@@ -85,7 +93,10 @@ def test_a_tag_that_was_not_there_comes_at_the_end_and_nothing_else_moves(order)
     }
     assert list(tags) == sorted(tags)
     with Image.open(_jpeg(after)) as image:  # another reader: camera, place and thumbnail are where they were
-        assert image.getexif().get_ifd(34665)[37510].startswith(b"UNICODE") and image.getexif().get_ifd(ExifTags.IFD.IFD1)[514] == 4
+        assert (
+            image.getexif().get_ifd(34665)[37510].startswith(b"UNICODE")
+            and image.getexif().get_ifd(ExifTags.IFD.IFD1)[514] == 4
+        )
 
 
 def _jpeg(block: bytes) -> io.BytesIO:
@@ -103,7 +114,9 @@ def test_an_orientation_of_a_wrong_type_says_nothing_and_can_be_replaced(type):
     assert exif.with_orientation(bytes(block), 5) == exif.with_orientation(camera(">"), 5)
 
 
-@pytest.mark.parametrize(("unit", "expected"), [(None, (300, 150)), (2, (300, 150)), (3, (762, 381)), (1, None), (9, None)])
+@pytest.mark.parametrize(
+    ("unit", "expected"), [(None, (300, 150)), (2, (300, 150)), (3, (762, 381)), (1, None), (9, None)]
+)
 @pytest.mark.parametrize("order", ORDERS)
 def test_dots_per_inch_are_those_of_their_unit(order, unit, expected):
     tags = exif.resolution_tags(300, 150, order)
@@ -138,16 +151,32 @@ def test_a_resolution_that_cannot_be_is_none(above, below):
 def test_values_turn_with_the_byte_order_and_opaque_ones_do_not(order):
     other = {">": "<", "<": ">"}[order]
     directory = {
-        256: (3, struct.pack(order + "2H", 1, 2)), 257: (5, struct.pack(order + "2I", 3, 4)), 258: (12, struct.pack(order + "d", 0.1)),
+        256: (3, struct.pack(order + "2H", 1, 2)), 257: (5, struct.pack(order + "2I", 3, 4)),
+        258: (12, struct.pack(order + "d", 0.1)),
         270: (2, b"text\0"), 37500: (7, b"\1\2\3\4"), exif.GPS: {1: (4, struct.pack(order + "I", 7))},
     }  # fmt: skip
     turned = exif.turned(directory)
     assert (turned[256][1], turned[257][1]) == (struct.pack(other + "2H", 1, 2), struct.pack(other + "2I", 3, 4))
-    assert (turned[258][1], turned[270], turned[37500]) == (struct.pack(other + "d", 0.1), directory[270], directory[37500])
+    assert (turned[258][1], turned[270], turned[37500]) == (
+        struct.pack(other + "d", 0.1),
+        directory[270],
+        directory[37500],
+    )
     assert turned[exif.GPS][1][1] == struct.pack(other + "I", 7) and exif.turned(turned) == directory
 
 
-@pytest.mark.parametrize("block", [b"", b"Exif\0\0", b"garbage", b"MM\0*", b"II*\0\xff\xff\xff\xff", b"MM\0\x2b\0\4\0\0" + bytes(8), b"XX\0*" + bytes(20)])
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"",
+        b"Exif\0\0",
+        b"garbage",
+        b"MM\0*",
+        b"II*\0\xff\xff\xff\xff",
+        b"MM\0\x2b\0\4\0\0" + bytes(8),
+        b"XX\0*" + bytes(20),
+    ],
+)
 def test_what_is_no_exif_says_nothing(block):
     assert (exif.orientation(block), exif.resolution(block), exif.has_resolution(block)) == (None, None, False)
 

@@ -1,4 +1,4 @@
-"""What a picture file says beside its pixels comes back: orientation, dots per inch, EXIF, colours; and never stops the pixels."""
+"""What a picture file says beside its pixels comes back: orientation, dots per inch, EXIF, colours; it never stops them."""
 
 import io
 import struct
@@ -68,9 +68,9 @@ def test_exif_is_left_as_it_is_whether_it_has_a_resolution_or_not(small):
     plain, noted = Image.Exif(), Image.Exif()
     plain[0x011A], plain[0x011B], plain[0x0128] = 72.0, 72.0, 2
     noted.get_ifd(0x8769)[0x927C] = b"by the maker"
-    for exif, dpi in ((plain.tobytes(), 72), (noted.tobytes(), 300), (b"garbage", 300)):
-        small.info.update(exif=exif, dpi=(300, 300))
-        assert codec.decompress(codec.compress(small, lossless=True)).info == {"exif": exif, "dpi": (dpi, dpi)}
+    for block, dpi in ((plain.tobytes(), 72), (noted.tobytes(), 300), (b"garbage", 300)):
+        small.info.update(exif=block, dpi=(300, 300))
+        assert codec.decompress(codec.compress(small, lossless=True)).info == {"exif": block, "dpi": (dpi, dpi)}
 
 
 @pytest.mark.parametrize("dpi", [300, (300,), ("a", "b"), None, (float("nan"), 1), (0, 0), (1, 2, 3), (1e9, 1)])
@@ -91,7 +91,7 @@ SUFFIXES = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "avif": "AVIF"}
 
 
 def through(source, target) -> tuple[str, str]:
-    """compress -l and decompress, without the command: what each of the two would say. The file between is TARGET's NAME.lic."""
+    """compress -l and decompress, without the command: what each would say. The file between is TARGET's NAME.lic."""
     target, said = Path(target), ([], [])
     image = reading.read_image(str(source), exact=True, remark=said[0].append)
     data = codec.compress(image, lossless=True)
@@ -178,8 +178,8 @@ def test_the_orientation_of_an_avif_goes_before_the_one_in_its_exif(small, tmp_p
 
 LAYOUT = {  # of a file that EXIF once came from; none of them is true of the file that is written
     254: 1, 256: 640, 257: 480, 258: (16, 16, 16), 259: 5, 262: 0, 266: 2, 273: 8, 277: 4, 278: 1, 279: 99999, 284: 2,
-    317: 2, 320: (1, 2, 3), 322: 16, 323: 16, 324: 8, 325: 8, 330: 8, 338: 1, 339: 3, 347: b"tables", 512: 1, 529: (1.0, 1.0, 1.0),
-    530: (2, 2), 531: 1, 532: (0.0, 255.0), 34675: b"no profile",
+    317: 2, 320: (1, 2, 3), 322: 16, 323: 16, 324: 8, 325: 8, 330: 8, 338: 1, 339: 3, 347: b"tables", 512: 1,
+    529: (1.0, 1.0, 1.0), 530: (2, 2), 531: 1, 532: (0.0, 255.0), 34675: b"no profile",
 }  # fmt: skip
 
 
@@ -188,7 +188,11 @@ def test_tags_of_another_files_layout_do_not_get_into_a_tiff(mode, small, tmp_pa
     exif_of_another = Image.Exif()
     for tag, value in (LAYOUT | {315: "by me"}).items():
         exif_of_another[tag] = value
-    picture = small.convert("L").point(lambda level: level * 257, "I").convert("I;16") if mode == "I;16" else small.convert(mode)
+    picture = (
+        small.convert("L").point(lambda level: level * 257, "I").convert("I;16")
+        if mode == "I;16"
+        else small.convert(mode)
+    )
     picture.info = {"exif": exif_of_another.tobytes()}
     for region in ((), ("--region", "0,0,8,8")):
         (tmp_path / "a.lic").write_bytes(codec.compress(picture, lossless=True))
@@ -243,7 +247,13 @@ def test_odd_tags_of_a_tiff_do_not_stop_its_pixels(extra, words, tmp_path):
     pixels = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
     for bigtiff, order in ((False, "<"), (False, ">"), (True, "<")):
         tifffile.imwrite(
-            tmp_path / "in.tif", pixels, photometric="rgb", metadata=None, extratags=[extra], bigtiff=bigtiff, byteorder=order
+            tmp_path / "in.tif",
+            pixels,
+            photometric="rgb",
+            metadata=None,
+            extratags=[extra],
+            bigtiff=bigtiff,
+            byteorder=order,
         )
         compressed, _ = through(str(tmp_path / "in.tif"), tmp_path / "out.tif")
         assert words in compressed and ("left out" in compressed) == bool(words)
@@ -274,10 +284,13 @@ PACKET = "<x:xmpmeta xmlns:x='adobe:ns:meta/'>é</x:xmpmeta>".encode()
 @pytest.mark.parametrize(("kind", "name", "content", "key", "expected"), [
     ("exif", "exif", camera(">"), "exif", camera(">")), ("exif", "exif", camera("<")[6:], "exif", camera("<")),
     ("APP1", "generic profile", camera(">"), "exif", camera(">")), ("xmp", "xmp", PACKET, "xmp", PACKET),
-    ("APP1", "generic profile", b"http://ns.adobe.com/xap/1.0/\0" + PACKET, "xmp", PACKET), ("icc", "icc", b"profile", "icc_profile", b"profile"),
+    ("APP1", "generic profile", b"http://ns.adobe.com/xap/1.0/\0" + PACKET, "xmp", PACKET),
+    ("icc", "icc", b"profile", "icc_profile", b"profile"),
 ])  # fmt: skip
 @pytest.mark.parametrize("packed", [False, True])
-def test_raw_profiles_of_a_png_are_the_metadata_that_they_hold(packed, kind, name, content, key, expected, small, tmp_path):
+def test_raw_profiles_of_a_png_are_the_metadata_that_they_hold(
+    packed, kind, name, content, key, expected, small, tmp_path
+):
     chunks = PngImagePlugin.PngInfo()
     chunks.add_text(f"Raw profile type {kind}", raw_profile(name, content), zip=packed)
     small.save(tmp_path / "in.png", pnginfo=chunks)
@@ -310,14 +323,19 @@ HUGE = zlib.compress(b"x" * 2_000_000)
 @pytest.mark.parametrize(("chunk", "words"), [
     ((b"zTXt", b"w\0\0" + HUGE), "text left out"), ((b"iTXt", b"w\0\1\0\0\0" + HUGE), "text left out"),
     ((b"tEXt", b"transparency\0abc"), "text left out"), ((b"tEXt", b"exif\0garbage"), "text left out"),
-    ((b"tEXt", b"icc_profile\0x"), "text left out"), ((b"zTXt", b"w\0\7garbage"), "text left out"), ((b"tEXt", b""), "text left out"),
-    ((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b"x" * (2**24 + 1)), "XML:com.adobe.xmp (damaged, or too large) left out"),
-    ((b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(2**26))), "XML:com.adobe.xmp (damaged, or too large) left out"),
+    ((b"tEXt", b"icc_profile\0x"), "text left out"), ((b"zTXt", b"w\0\7garbage"), "text left out"),
+    ((b"tEXt", b""), "text left out"),
+    ((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b"x" * (2**24 + 1)), "XML:com.adobe.xmp (damaged"),
+    ((b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(2**26))), "XML:com.adobe.xmp (damaged"),
     ((b"iCCP", b"name\0\0" + zlib.compress(bytes(2**26))), "ICC profile (damaged, or too large) left out"),
-    ((b"iCCP", b"name\0\0garbage"), "ICC profile (damaged, or too large) left out"), ((b"iCCP", b"name\0\1x"), "ICC profile (damaged"),
-    ((b"iCCP", b"name"), "ICC profile (damaged"), ((b"pHYs", b"\0\0"), "dots per inch (damaged"), ((b"gAMA", b"1"), "gAMA (damaged"),
-    ((b"cHRM", b"1"), "cHRM (damaged"), ((b"cICP", b"\x09\x10\0"), "cICP (damaged"), ((b"cICP", b"\x09\x10\x09\1"), "cICP (damaged"),
-    ((b"sRGB", b""), "sRGB (damaged"), ((b"mDCV", bytes(24)), "mDCV left out"), ((b"cLLI", bytes(8)), "cLLI left out"), ((b"tIME", b"x"), ""),
+    ((b"iCCP", b"name\0\0garbage"), "ICC profile (damaged, or too large) left out"),
+    ((b"iCCP", b"name\0\1x"), "ICC profile (damaged"),
+    ((b"iCCP", b"name"), "ICC profile (damaged"), ((b"pHYs", b"\0\0"), "dots per inch (damaged"),
+    ((b"gAMA", b"1"), "gAMA (damaged"),
+    ((b"cHRM", b"1"), "cHRM (damaged"), ((b"cICP", b"\x09\x10\0"), "cICP (damaged"),
+    ((b"cICP", b"\x09\x10\x09\1"), "cICP (damaged"),
+    ((b"sRGB", b""), "sRGB (damaged"), ((b"mDCV", bytes(24)), "mDCV left out"), ((b"cLLI", bytes(8)), "cLLI left out"),
+    ((b"tIME", b"x"), ""),
     ((b"bKGD", b""), ""), ((b"hIST", b"12345"), ""), ((b"sPLT", b""), ""), ((b"oFFs", b"x"), ""), ((b"prVt", b"x"), ""),
 ])  # fmt: skip
 def test_odd_chunks_of_a_png_do_not_stop_its_pixels(chunk, words, small, tmp_path):
@@ -341,7 +359,11 @@ def test_a_chunk_with_a_wrong_check_value_is_left_out(small, tmp_path):
 
 def profile(space: str) -> bytes:
     kind = {"gray": b"GRAY", "RGB": b"RGB ", "CMYK": b"CMYK"}[space]
-    return icc.profile(0.7, None, gray=space == "gray").replace(b"RGB ", kind, 1) if space != "gray" else icc.profile(0.7, None, gray=True)
+    return (
+        icc.profile(0.7, None, gray=space == "gray").replace(b"RGB ", kind, 1)
+        if space != "gray"
+        else icc.profile(0.7, None, gray=True)
+    )
 
 
 def test_cicp_of_a_png_comes_back_and_other_formats_say_that_they_cannot(small, tmp_path):
@@ -369,7 +391,9 @@ def test_the_colours_of_an_avif_come_back(small, tmp_path):
         assert b"cICP" + bytes([primaries, transfer, 0, 1]) in (tmp_path / "out.png").read_bytes()
 
 
-@pytest.mark.parametrize("cicp", [5, "9", (9, 16, 0), (9, 16, 9, 1), (999, 1, 0, 1), (9.5, 1, 0, 1), object(), [9, 16, None, 1]])
+@pytest.mark.parametrize(
+    "cicp", [5, "9", (9, 16, 0), (9, 16, 9, 1), (999, 1, 0, 1), (9.5, 1, 0, 1), object(), [9, 16, None, 1]]
+)
 def test_cicp_in_memory_may_be_anything(cicp, small):
     small.info["cicp"] = cicp
     assert codec.decompress(codec.compress(small, lossless=True)).info == {}
@@ -378,7 +402,9 @@ def test_cicp_in_memory_may_be_anything(cicp, small):
 @pytest.mark.parametrize("cicp", [(9, 16, 0, 1), [12, 13, 0, 0], bytes([9, 18, 0, 1]), (9, 16, False, True)])
 def test_cicp_in_memory_comes_back_as_four_numbers(cicp, small):
     small.info["cicp"] = cicp
-    assert codec.decompress(codec.compress(small, lossless=True)).info == {"cicp": tuple(int(number) for number in cicp)}
+    assert codec.decompress(codec.compress(small, lossless=True)).info == {
+        "cicp": tuple(int(number) for number in cicp)
+    }
     assert codec.decompress(codec.compress(small, lossless=True, icc_profile=b"")).info == {}
 
 
@@ -409,7 +435,9 @@ def test_other_gamma_and_primaries_become_an_icc_profile(chunks, mode, small, tm
     with Image.open(tmp_path / "out.png") as image:
         described = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
         to_srgb = ImageCms.buildTransform(described, ImageCms.createProfile("sRGB"), mode, "RGB")
-        level = ImageCms.applyTransform(Image.new(mode, (1, 1), 128 if mode == "L" else (128,) * 3), to_srgb).getpixel((0, 0))
+        level = ImageCms.applyTransform(Image.new(mode, (1, 1), 128 if mode == "L" else (128,) * 3), to_srgb).getpixel(
+            (0, 0)
+        )
     gamma = int.from_bytes(chunks[0][1], "big") / 100000
     expected = 255 * (1.055 * (128 / 255) ** (1 / gamma / 2.4) - 0.055) if gamma != 0.45455 else 128
     assert level == pytest.approx((expected,) * 3, abs=1.5)
@@ -420,20 +448,31 @@ def test_primaries_of_p3_mean_p3(small, tmp_path):
     through(source, tmp_path / "out.png")
     with Image.open(tmp_path / "out.png") as image:
         described = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
-    red, green, blue = (described.profile.red_colorant[0], described.profile.green_colorant[0], described.profile.blue_colorant[0])
+    red, green, blue = (
+        described.profile.red_colorant[0],
+        described.profile.green_colorant[0],
+        described.profile.blue_colorant[0],
+    )
     assert red == pytest.approx((0.51512, 0.24120, -0.00105), abs=2e-4)  # of Display P3, adapted to D50
     assert green == pytest.approx((0.29198, 0.69225, 0.04189), abs=2e-4)
     assert blue == pytest.approx((0.15710, 0.06657, 0.78407), abs=2e-4)
 
 
-@pytest.mark.parametrize("chunks", [[gama(0.0)], [gama(1000)], [gama(1), (b"cHRM", bytes(32))], [gama(1), (b"cHRM", b"\0\0\x7a\x26" * 8)]])
+@pytest.mark.parametrize(
+    "chunks", [[gama(0.0)], [gama(1000)], [gama(1), (b"cHRM", bytes(32))], [gama(1), (b"cHRM", b"\0\0\x7a\x26" * 8)]]
+)
 def test_gamma_and_primaries_that_no_colours_have_are_left_out(chunks, small, tmp_path):
-    assert "gAMA and cHRM left out: no colours have these numbers" in through(png_with(small, tmp_path, *chunks), tmp_path / "o.png")[0]
+    assert (
+        "gAMA and cHRM left out: no colours have these numbers"
+        in through(png_with(small, tmp_path, *chunks), tmp_path / "o.png")[0]
+    )
 
 
 @pytest.mark.parametrize(("mode", "space", "fits"), [
-    ("L", "RGB", False), ("LA", "RGB", False), ("1", "RGB", False), ("I;16", "RGB", False), ("RGB", "gray", False), ("P", "gray", False),
-    ("RGB", "CMYK", False), ("RGBA", "CMYK", False), ("L", "gray", True), ("RGB", "RGB", True), ("P", "RGB", True), ("LA", "gray", True),
+    ("L", "RGB", False), ("LA", "RGB", False), ("1", "RGB", False), ("I;16", "RGB", False), ("RGB", "gray", False),
+    ("P", "gray", False),
+    ("RGB", "CMYK", False), ("RGBA", "CMYK", False), ("L", "gray", True), ("RGB", "RGB", True), ("P", "RGB", True),
+    ("LA", "gray", True),
 ])  # fmt: skip
 def test_a_profile_of_other_colours_is_left_out_on_the_way_in(mode, space, fits, small, tmp_path):
     picture = small.convert("L").convert("I").convert("I;16") if mode == "I;16" else small.convert(mode)
@@ -471,11 +510,22 @@ class Strange:
         raise RuntimeError
 
 
-KEYS = ["icc_profile", "exif", "xmp", "dpi", "gamma", "chromaticity", "cicp", "Raw profile type exif", "XML:com.adobe.xmp"]
+KEYS = [
+    "icc_profile",
+    "exif",
+    "xmp",
+    "dpi",
+    "gamma",
+    "chromaticity",
+    "cicp",
+    "Raw profile type exif",
+    "XML:com.adobe.xmp",
+]
 
 
 @pytest.mark.parametrize("value", [
-    5, 2**40, -1, 0.0, True, [1, 2, 3], (1,), {"a": 1}, object(), Strange(), np.float32("nan"), range(10**9), 2.5j, "\ud800", np.zeros(3),
+    5, 2**40, -1, 0.0, True, [1, 2, 3], (1,), {"a": 1}, object(), Strange(), np.float32("nan"), range(10**9), 2.5j,
+    "\ud800", np.zeros(3),
 ], ids=repr)  # fmt: skip
 @pytest.mark.parametrize("key", KEYS)
 def test_what_info_holds_in_place_of_metadata_is_left_out(key, value, small):
@@ -514,13 +564,20 @@ def test_bytes_of_any_kind_text_and_exif_objects_are_metadata(small):
 
 @pytest.mark.parametrize(("suffix", "given", "words"), [
     ("jpg", {"exif": b"Exif\0\0MM\0*" + bytes(70000)}, "EXIF of 70010 bytes left out: JPEG holds at most 65533"),
-    ("jpg", {"xmp": b" " * 65505}, "XMP of 65505 bytes left out: JPEG holds at most 65504"), ("jpg", {"xmp": b" " * 65504}, ""),
-    ("avif", {"exif": b"Exif\0\0"}, "EXIF left out: AVIF takes none that cannot be read"), ("png", {"exif": b"Exif\0\0"}, ""),
-    ("avif", {"exif": b"garbage"}, "EXIF left out: AVIF takes none that cannot be read"), ("webp", {"exif": b"garbage"}, ""),
-    ("tif", {"exif": b"garbage"}, "EXIF (it cannot be read) left out"), ("png", {"xmp": b"\xff\xfe<\0"}, "XMP left out: PNG holds UTF-8 only"),
-    ("jpg", {"xmp": b"\xff\xfe<\0"}, ""), ("bmp", {"exif": b"garbage", "xmp": b"<x/>"}, "EXIF, XMP left out: BMP has no place for that"),
-    ("gif", {"icc_profile": b"icc"}, "ICC profile left out: GIF has no place for that"), ("ppm", {"xmp": b"<x/>"}, "XMP left out: PPM has"),
-    ("npy", {"xmp": b"<x/>"}, "XMP left out: an array has no place for that"), ("tif", {"exif": b"MM\0*" + bytes(10)}, ""),
+    ("jpg", {"xmp": b" " * 65505}, "XMP of 65505 bytes left out: JPEG holds at most 65504"),
+    ("jpg", {"xmp": b" " * 65504}, ""),
+    ("avif", {"exif": b"Exif\0\0"}, "EXIF left out: AVIF takes none that cannot be read"),
+    ("png", {"exif": b"Exif\0\0"}, ""),
+    ("avif", {"exif": b"garbage"}, "EXIF left out: AVIF takes none that cannot be read"),
+    ("webp", {"exif": b"garbage"}, ""),
+    ("tif", {"exif": b"garbage"}, "EXIF (it cannot be read) left out"),
+    ("png", {"xmp": b"\xff\xfe<\0"}, "XMP left out: PNG holds UTF-8 only"),
+    ("jpg", {"xmp": b"\xff\xfe<\0"}, ""),
+    ("bmp", {"exif": b"garbage", "xmp": b"<x/>"}, "EXIF, XMP left out: BMP has no place for that"),
+    ("gif", {"icc_profile": b"icc"}, "ICC profile left out: GIF has no place for that"),
+    ("ppm", {"xmp": b"<x/>"}, "XMP left out: PPM has"),
+    ("npy", {"xmp": b"<x/>"}, "XMP left out: an array has no place for that"),
+    ("tif", {"exif": b"MM\0*" + bytes(10)}, ""),
 ])  # fmt: skip
 def test_what_a_format_cannot_hold_is_left_out_with_a_word(suffix, given, words, small, tmp_path, run):
     (tmp_path / "a.lic").write_bytes(codec.compress(small, lossless=True, **given))
@@ -571,7 +628,9 @@ def test_without_metadata_nothing_of_it_is_left_and_a_turned_picture_says_so(sma
 def jpeg_with(small, tmp_path, *segments: tuple[int, bytes]) -> str:
     small.save(tmp_path / "plain.jpg")
     data = (tmp_path / "plain.jpg").read_bytes()
-    middle = b"".join(bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content for marker, content in segments)
+    middle = b"".join(
+        bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content for marker, content in segments
+    )
     (tmp_path / "in.jpg").write_bytes(data[:2] + middle + data[2:])
     return str(tmp_path / "in.jpg")
 
@@ -581,13 +640,17 @@ PIECE = b"ICC_PROFILE\0"
 
 
 @pytest.mark.parametrize(("segment", "words"), [
-    ((0xED, IPTC), "IPTC left out"), ((0xED, b"Photoshop 3.0\0" + b"8BIM\4\4"), ""), ((0xED, b"Photoshop 3.0\0" + b"8BIM\3\xed\0\0\xff\xff\xff\xff"), ""),
+    ((0xED, IPTC), "IPTC left out"), ((0xED, b"Photoshop 3.0\0" + b"8BIM\4\4"), ""),
+    ((0xED, b"Photoshop 3.0\0" + b"8BIM\3\xed\0\0\xff\xff\xff\xff"), ""),
     ((0xED, b"Photoshop 3.0\0" + b"8BIM\3\xed\0\0\0\0\0\0" + IPTC[14:]), "IPTC left out"),
-    ((0xFE, b"a comment"), "text left out"), ((0xE0, b"JFIF\0\1"), ""), ((0xEE, b"Adobe"), ""), ((0xE0, b"JFXX\0\x10"), ""),
-    ((0xE1, b"http://ns.adobe.com/xmp/extension/\0" + b"G" * 32 + bytes(8)), "extended XMP left out"), ((0xE1, b"Exif\0"), ""),
+    ((0xFE, b"a comment"), "text left out"), ((0xE0, b"JFIF\0\1"), ""), ((0xEE, b"Adobe"), ""),
+    ((0xE0, b"JFXX\0\x10"), ""),
+    ((0xE1, b"http://ns.adobe.com/xmp/extension/\0" + b"G" * 32 + bytes(8)), "extended XMP left out"),
+    ((0xE1, b"Exif\0"), ""),
     ((0xE2, PIECE), "ICC profile (damaged, or too large) left out"), ((0xE2, PIECE + b"\1"), "ICC profile (damaged"),
     ((0xE2, PIECE + b"\2\3abc"), "ICC profile (damaged"), ((0xE2, PIECE + b"\1\2abc"), "ICC profile (damaged"),
-    ((0xE2, b"MPF\0garbage"), "pictures behind this one left out"), ((0xE2, b"urn:iso:std:iso:ts:21496:-1\0\0\0\0\0"), "gain map left out"),
+    ((0xE2, b"MPF\0garbage"), "pictures behind this one left out"),
+    ((0xE2, b"urn:iso:std:iso:ts:21496:-1\0\0\0\0\0"), "gain map left out"),
     ((0xE2, b"FPXR\0"), ""), ((0xEB, b"JP\0\0"), ""), ((0xE1, b""), ""),
 ])  # fmt: skip
 def test_odd_segments_of_a_jpeg_do_not_stop_its_pixels(segment, words, small, tmp_path):
@@ -600,7 +663,10 @@ def test_odd_segments_of_a_jpeg_do_not_stop_its_pixels(segment, words, small, tm
 
 def test_a_profile_in_several_segments_is_put_together_by_its_numbers(small, tmp_path):
     whole = profile("RGB")
-    pieces = [PIECE + bytes([number, 3]) + whole[100 * (number - 1) : 100 * number if number < 3 else None] for number in (1, 2, 3)]
+    pieces = [
+        PIECE + bytes([number, 3]) + whole[100 * (number - 1) : 100 * number if number < 3 else None]
+        for number in (1, 2, 3)
+    ]
     source = jpeg_with(small, tmp_path, *((0xE2, pieces[number]) for number in (2, 0, 1)))
     through(source, tmp_path / "out.png")
     assert codec.decompress((tmp_path / "out.lic").read_bytes()).info == {"icc_profile": whole}
@@ -609,19 +675,23 @@ def test_a_profile_in_several_segments_is_put_together_by_its_numbers(small, tmp
 NAMES = (
     'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:dc="http://purl.org/dc/elements/1.1/" '
     'xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" xmlns:Container="http://ns.google.com/photos/1.0/container/" '
-    'xmlns:Item="http://ns.google.com/photos/1.0/container/item/" xmlns:GCamera="http://ns.google.com/photos/1.0/camera/" '
+    'xmlns:Item="http://ns.google.com/photos/1.0/container/item/" '
+    'xmlns:GCamera="http://ns.google.com/photos/1.0/camera/" '
     'xmlns:xmpNote="http://ns.adobe.com/xmp/note/"'
 )
 DIRECTORY = (
-    '<Container:Directory><rdf:Seq><rdf:li rdf:parseType="Resource"><Container:Item Item:Semantic="Primary" Item:Mime="image/jpeg"/></rdf:li>'
-    '<rdf:li rdf:parseType="Resource"><Container:Item Item:Semantic="GainMap" Item:Length="999"/></rdf:li></rdf:Seq></Container:Directory>'
+    "<Container:Directory><rdf:Seq>"
+    '<rdf:li rdf:parseType="Resource"><Container:Item Item:Semantic="Primary" Item:Mime="image/jpeg"/></rdf:li>'
+    '<rdf:li rdf:parseType="Resource"><Container:Item Item:Semantic="GainMap" Item:Length="999"/></rdf:li>'
+    "</rdf:Seq></Container:Directory>"
 )
 
 
 def packet(attributes: str, elements: str) -> bytes:
     return (
-        f'<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF {NAMES}>\n'
-        f'<rdf:Description rdf:about=""{attributes}>\n <dc:creator>Jürgen &amp; Söhne</dc:creator>{elements}\n</rdf:Description></rdf:RDF>'
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        f'<rdf:RDF {NAMES}>\n<rdf:Description rdf:about=""{attributes}>\n'
+        f" <dc:creator>Jürgen &amp; Söhne</dc:creator>{elements}\n</rdf:Description></rdf:RDF>"
         '</x:xmpmeta>\n<?xpacket end="w"?>'
     ).encode()
 
@@ -629,8 +699,10 @@ def packet(attributes: str, elements: str) -> bytes:
 @pytest.mark.parametrize(("attributes", "elements", "kept", "words"), [
     (' hdrgm:Version="1.0"', DIRECTORY, "", "gain map, pictures or videos behind this one left out"),
     ("", "<hdrgm:Version>1.0</hdrgm:Version><hdrgm:BaseRenditionIsHDR/>", "", "gain map left out"),
-    (' hdrgm:Version = \'1.0\' dc:format="hdrgm:Version=&quot;1.0&quot; &gt;"', "", ' dc:format="hdrgm:Version=&quot;1.0&quot; &gt;"', "gain map left out"),
-    (' GCamera:MotionPhoto="1" GCamera:MicroVideoOffset="9" GCamera:Other="2"', "", ' GCamera:Other="2"', "video of a motion photo left out"),
+    (' hdrgm:Version = \'1.0\' dc:format="hdrgm:Version=&quot;1.0&quot; &gt;"', "",
+     ' dc:format="hdrgm:Version=&quot;1.0&quot; &gt;"', "gain map left out"),
+    (' GCamera:MotionPhoto="1" GCamera:MicroVideoOffset="9" GCamera:Other="2"', "", ' GCamera:Other="2"',
+     "video of a motion photo left out"),
     (' xmpNote:HasExtendedXMP="0123456789ABCDEF0123456789ABCDEF"', "", "", "extended XMP left out"),
 ])  # fmt: skip
 def test_xmp_does_not_claim_what_the_picture_has_no_more(attributes, elements, kept, words, small, tmp_path):
@@ -651,7 +723,8 @@ def test_xmp_without_claims_passes_byte_by_byte_parsable_or_not(small, tmp_path)
 
 
 @pytest.mark.parametrize("content", [
-    packet(' hdrgm:Version="1.0"', "")[:-40], b'<!DOCTYPE x [<!ENTITY a "b">]>' + packet(' hdrgm:Version="1.0"', "").partition(b"?>")[2],
+    packet(' hdrgm:Version="1.0"', "")[:-40],
+    b'<!DOCTYPE x [<!ENTITY a "b">]>' + packet(' hdrgm:Version="1.0"', "").partition(b"?>")[2],
     packet(' hdrgm:Version="1.0"', "").decode().encode("utf-16"),
 ])  # fmt: skip
 def test_xmp_that_claims_and_cannot_be_parsed_is_left_out(content, small, tmp_path):
@@ -691,7 +764,13 @@ def test_damage_within_metadata_never_stops_the_pixels(format, small, tmp_path, 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "AVIF", "JPEG2000"])
 def test_damage_anywhere_leaves_metadata_or_none(format, small, rng):
-    small.info = {"exif": camera("<"), "xmp": PACKET, "icc_profile": profile("RGB"), "cicp": (9, 16, 0, 1), "dpi": (300, 300)}
+    small.info = {
+        "exif": camera("<"),
+        "xmp": PACKET,
+        "icc_profile": profile("RGB"),
+        "cicp": (9, 16, 0, 1),
+        "dpi": (300, 300),
+    }
     data = writing.image_bytes(small, format)
     for _ in range(300):
         damaged = bytearray(data)
@@ -703,7 +782,7 @@ def test_damage_anywhere_leaves_metadata_or_none(format, small, rng):
 
 
 def test_an_image_opened_by_our_plugin_has_the_metadata_of_the_file(small, tmp_path):
-    import codec.pillow_plugin  # noqa: F401
+    import codec.pillow_plugin
 
     small.info.update(exif=camera(">"), cicp=(9, 16, 0, 1), dpi=(300.0, 200.0), xmp=PACKET)
     (tmp_path / "a.lic").write_bytes(codec.compress(small, lossless=True))

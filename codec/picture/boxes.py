@@ -56,10 +56,11 @@ class _Numbers:
 
 
 def take_avif(data: bytes, limit: int) -> tuple[bytes, dict, list[str]]:
-    """The file without its EXIF (in its place and of its size); EXIF as it stands, and CICP; what is left out, in words.
+    """The file with an item in place of its EXIF; EXIF as it stands, and CICP; what is left out, in words.
 
-    Pillow puts EXIF together anew where the file's own orientation differs. CICP is what the picture's colours mean once it is
-    RGB: a tuple of primaries, transfer, matrix 0, full range; not there if the file says sRGB, nothing, or it by an ICC profile.
+    Pillow puts EXIF together anew where the file's own orientation differs. CICP is what the picture's colours mean
+    once it is RGB: a tuple of primaries, transfer, matrix 0, full range; not there if the file says sRGB, says nothing,
+    or says it by an ICC profile.
     """
     found: dict = {}
     try:

@@ -1,7 +1,7 @@
 """Metadata in and out of image files of other formats.
 
-On the way in it is taken out of the file before Pillow sees that, so that no metadata stops a picture; on the way out each
-format gets what it can hold. `remark` is told what does not come along.
+On the way in it is taken out of the file before Pillow sees that, so that no metadata stops a picture; on the way out
+each format gets what it can hold. `remark` is told what does not come along.
 """
 
 import io
@@ -29,16 +29,21 @@ _WORDS = {"icc_profile": "ICC profile", "exif": "EXIF", "xmp": "XMP", "cicp": "C
 _SEGMENT = 65533  # bytes of a segment of JPEG
 _LIMITS = {"exif": _SEGMENT, "xmp": _SEGMENT - 29, "icc_profile": 255 * (_SEGMENT - 14)}  # in JPEG
 _UPRIGHT = {  # orientation: what undoes it
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 # ── in ──
 
 
 def taken(data: bytes, remark: Remark) -> tuple[bytes, dict]:
-    """An image file for Pillow, without metadata as far as we read its format, and the metadata under Pillow's names."""
+    """An image file for Pillow, without its metadata if we read the format, and that metadata under Pillow's names."""
     found, lost = {}, []
     if data.startswith(png.SIGNATURE):
         data, found, lost = png.take(data, MAX_BYTES)
@@ -58,7 +63,9 @@ def taken(data: bytes, remark: Remark) -> tuple[bytes, dict]:
 def put(image: Image.Image, found: dict, remark: Remark) -> None:
     """What `taken` has found into the `info` of the image, which is loaded."""
     info = image.info
-    if image.format == "AVIF" and "exif" in found:  # the file's own orientation goes before EXIF's; Pillow has it in EXIF
+    if (
+        image.format == "AVIF" and "exif" in found
+    ):  # the file's own orientation goes before EXIF's; Pillow has it in EXIF
         wanted = exif.orientation(info.get("exif", b"")) or 1
         if (exif.orientation(found["exif"]) or 1) != wanted:
             try:
@@ -75,7 +82,7 @@ def put(image: Image.Image, found: dict, remark: Remark) -> None:
 
 
 def as_shown(image: Image.Image, format: str) -> Image.Image:
-    """The image as Pillow reads it from a file of `file_of`: upright, if the format has no place for EXIF; of a TIFF always."""
+    """The image as Pillow reads it from a file of `file_of`: upright, if it has no place for EXIF, or is a TIFF."""
     turned = exif.orientation(_found(image.info).exif) or 1
     kept = turned == 1 or "exif" in _HELD.get(format, ()) and format != "TIFF"
     return image if kept else image.transpose(_UPRIGHT[turned])
@@ -146,7 +153,9 @@ def file_of(image: Image.Image, format: str, options: dict, remark: Remark) -> b
     if dpi and not 1 <= min(dpi) <= max(dpi) <= 65535:  # which JPEG cannot say, and nobody means
         dpi = None
     # All by name, for what is not said Pillow takes from `info`.
-    options = options | {key: kept.get(key, b"") for key in ("icc_profile", "exif", "xmp")} | ({"dpi": dpi} if dpi else {})
+    options = (
+        options | {key: kept.get(key, b"") for key in ("icc_profile", "exif", "xmp")} | ({"dpi": dpi} if dpi else {})
+    )
     if format == "PNG":
         options["pnginfo"] = _chunks(kept, remark)
     elif format == "AVIF" and "exif" in kept:

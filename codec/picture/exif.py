@@ -46,7 +46,9 @@ class Structure:
 
     def __init__(self, data: bytes | bytearray):
         self.data, self.base = data, 0  # offsets count from `base`
-        while self.base < 2 * len(PREFIX) and data[self.base : self.base + len(PREFIX)] == PREFIX:  # some write it twice
+        while (
+            self.base < 2 * len(PREFIX) and data[self.base : self.base + len(PREFIX)] == PREFIX
+        ):  # some write it twice
             self.base += len(PREFIX)
         self.order = {b"II": "<", b"MM": ">"}.get(bytes(data[self.base : self.base + 2]))
         if self.order is None or len(data) < self.base + 8:
@@ -67,7 +69,7 @@ class Structure:
         return struct.unpack_from(self.order + notation, self.data, place)
 
     def places(self, start: int | None = None) -> range:
-        """Where the entries of a directory are, as many as its count says and the data holds; `start` None: the first."""
+        """Where the entries of a directory are, as many as it counts and the data holds; `start` None: the first."""
         if start is None:
             start = self.base + self.unpack(self._offset, self.first)[0]
         if start + self.count_size > len(self.data):
@@ -249,9 +251,7 @@ def with_tags(data: bytes, directory: Directory) -> bytes:
     return head + offset + tail + _laid_out(directory, structure.order, start, old, bytes(end))
 
 
-def _laid_out(
-    directory: Directory, order: str, start: int, old: Iterable[bytes] = (), end: bytes = bytes(4)
-) -> bytes:
+def _laid_out(directory: Directory, order: str, start: int, old: Iterable[bytes] = (), end: bytes = bytes(4)) -> bytes:
     """A directory that begins at the even offset `start`, and behind it all that it points to.
 
     old: entries as they stand elsewhere, kept unless `directory` has the tag; end: the offset of the next directory.

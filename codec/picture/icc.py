@@ -1,10 +1,18 @@
-"""ICC profiles: whose colours one describes, and one made from the primaries and the exponent that a file names instead."""
+"""ICC profiles: whose colours one describes, and one made from the primaries and the exponent that a file names."""
 
 import struct
 
 import numpy as np
 
-_SPACES = {b"RGB ": "RGB", b"GRAY": "gray", b"CMYK": "CMYK", b"Lab ": "Lab", b"XYZ ": "XYZ", b"YCbr": "YCbCr", b"HSV ": "HSV"}
+_SPACES = {
+    b"RGB ": "RGB",
+    b"GRAY": "gray",
+    b"CMYK": "CMYK",
+    b"Lab ": "Lab",
+    b"XYZ ": "XYZ",
+    b"YCbr": "YCbCr",
+    b"HSV ": "HSV",
+}
 _SRGB = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)  # x and y of white, red, green, blue
 _TYPICAL = 1 / 2.2  # the exponent that files name when they mean sRGB
 _D50 = np.array([0.9642, 1.0, 0.8249])
@@ -22,7 +30,7 @@ def fits(profile: bytes, *, gray: bool) -> bool:
 
 
 def is_srgb(gamma: float | None, chromaticity: tuple[float, ...] | None) -> bool:
-    """Whether what a PNG says of its colours is sRGB as far as anybody can see; gamma: the exponent of encoding, as in gAMA."""
+    """Whether what a PNG says of its colours is sRGB as far as anybody can see; gamma: of encoding, as in gAMA."""
     same_curve = gamma is None or abs(gamma / _TYPICAL - 1) < 0.05
     return same_curve and (
         chromaticity is None or max(abs(a - b) for a, b in zip(chromaticity, _SRGB, strict=True)) < 0.01
@@ -30,8 +38,8 @@ def is_srgb(gamma: float | None, chromaticity: tuple[float, ...] | None) -> bool
 
 
 def profile(gamma: float | None, chromaticity: tuple[float, ...] | None, *, gray: bool) -> bytes:
-    """A small profile (version 4) for an exponent of encoding, None: sRGB's curve, and for x and y of white, red, green and
-    blue, None: sRGB's. ValueError for numbers that no colours have."""
+    """A small profile (version 4) for an exponent of encoding (None: sRGB's curve), and for x and y of white, red,
+    green and blue (None: sRGB's). ValueError for numbers that no colours have."""
     if gamma is not None and not 0.01 <= gamma <= 10:
         raise ValueError(f"gamma {gamma}")
     if gamma is None or abs(gamma / _TYPICAL - 1) < 0.05:
@@ -55,7 +63,7 @@ def profile(gamma: float | None, chromaticity: tuple[float, ...] | None, *, gray
 
 
 def _to_d50(white: np.ndarray, *primaries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of white and of three primaries -> the matrix that adapts to D50, and the adapted primaries as columns of XYZ."""
+    """x and y of white and of three primaries -> the matrix that adapts to D50, and the adapted ones as columns."""
     if white[1] <= 0 or white.min() < 0 or any(primary[1] < 0 for primary in primaries):
         raise ValueError("chromaticity")
     to_xyz = np.array([(x, y, 1 - x - y) for x, y in primaries]).T
@@ -99,7 +107,7 @@ def _file(space: bytes, tags: dict[bytes, bytes]) -> bytes:
     table = b"".join(name + struct.pack(">II", places[content], len(content)) for name, content in tags.items())
     body = struct.pack(">I", len(tags)) + table + contents
     header = struct.pack(
-        ">I4x4s4s4s4s6H4s4xI8xI12s", 128 + len(body), b"\4\x30\0\0", b"mntr", space, b"XYZ ", 2000, 1, 1, 0, 0, 0, b"acsp",
-        0, 0, _fixed(_D50),
+        ">I4x4s4s4s4s6H4s4xI8xI12s", 128 + len(body), b"\4\x30\0\0", b"mntr", space, b"XYZ ",
+        2000, 1, 1, 0, 0, 0, b"acsp", 0, 0, _fixed(_D50),
     )  # fmt: skip
     return header.ljust(128, b"\0") + body

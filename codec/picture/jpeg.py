@@ -10,7 +10,7 @@ _IPTC = 0x0404  # among Photoshop's resources
 
 
 def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, where the segment begins with its marker, and where it ends; up to the first scan, or to what is no segment."""
+    """Marker, where the segment begins with its marker, where it ends; up to the first scan, or to another thing."""
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]

@@ -1,7 +1,8 @@
 """What goes with a picture beside its pixels: from the `info` of an image, which may hold anything, and back into one.
 
     icc_profile, exif, xmp   bytes, under these names as Pillow has them
-    cicp                     what the colours mean in numbers of ITU-T H.273: primaries, transfer, matrix (0: RGB), full range (0 or 1)
+    cicp                     what the colours mean, in numbers of ITU-T H.273: primaries, transfer, matrix (0: RGB),
+                             full range (0 or 1)
     dpi                      dots per inch, across and down
 
 Nothing here stops a picture: what cannot be kept is left out, and `remark` is told.
@@ -142,12 +143,13 @@ def _cicp(info: dict, remark: Callable[[str], None]) -> tuple[int, int, int, int
         return None
     try:
         primaries, transfer, matrix, full_range = value
-        if primaries in range(256) and transfer in range(256) and matrix == 0 and full_range in (0, 1):
-            return int(primaries), int(transfer), 0, int(full_range)
+        known = primaries in range(256) and transfer in range(256) and matrix == 0 and full_range in (0, 1)
     except Exception:  # it is anything
-        pass
-    remark("cicp left out: it is not four numbers of RGB")
-    return None
+        known = False
+    if not known:
+        remark("cicp left out: it is not four numbers of RGB")
+        return None
+    return int(primaries), int(transfer), 0, int(full_range)
 
 
 def _profile_of_numbers(info: dict, gray: bool, remark: Callable[[str], None]) -> bytes:

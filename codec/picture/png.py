@@ -1,4 +1,4 @@
-"""Metadata of PNG files: chunks beside the picture, read here within limits so that none of them can stop the picture."""
+"""Metadata of PNG files: chunks beside the picture, read here within limits so that none of them stops the picture."""
 
 import struct
 import zlib
@@ -9,7 +9,14 @@ XMP_KEYWORD = "XML:com.adobe.xmp"
 RAW_PROFILE = "Raw profile type "  # ImageMagick's: hex digits in a text chunk
 # Ancillary chunks that change pixels, or say that there are more pictures. All other ancillary ones are metadata.
 _OF_PICTURES = (b"tRNS", b"acTL", b"fcTL", b"fdAT")
-_WORDS = {b"eXIf": "EXIF", b"iCCP": "ICC profile", b"cICP": "cICP", b"gAMA": "gAMA", b"cHRM": "cHRM", b"pHYs": "dots per inch"}
+_WORDS = {
+    b"eXIf": "EXIF",
+    b"iCCP": "ICC profile",
+    b"cICP": "cICP",
+    b"gAMA": "gAMA",
+    b"cHRM": "cHRM",
+    b"pHYs": "dots per inch",
+}
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")
 _WORDS_OF_LOST = {b"mDCV": "mDCV", b"cLLI": "cLLI"}  # say how bright a display has been
 _METRE = 1
@@ -30,8 +37,8 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 def take(data: bytes, limit: int) -> tuple[bytes, dict, list[str]]:
     """The file without its metadata; the metadata under Pillow's names, and "cicp"; what of it is not there, in words.
 
-    limit: bytes of each, once inflated. A chunk that is damaged is left out. CICP is a tuple of four: primaries, transfer,
-    matrix, full range.
+    limit: bytes of each, once inflated. A chunk that is damaged is left out. CICP is a tuple of four: primaries,
+    transfer, matrix, full range.
     """
     parts, found, lost, text, kept_from = [], {}, [], False, 0
     for name, start, end in chunks(data):
@@ -65,7 +72,7 @@ def take(data: bytes, limit: int) -> tuple[bytes, dict, list[str]]:
 
 
 def _read(name: bytes, content: bytes, limit: int) -> tuple[str, object]:
-    """Pillow's name of a chunk's content, and the content; ValueError or an error of struct or zlib if it is damaged."""
+    """Pillow's name of a chunk's content, and the content; ValueError, or of struct or zlib, if it is damaged."""
     if name in _TEXT:
         keyword, value = _text(name, content, limit)
         return ("xmp", value) if keyword == XMP_KEYWORD else (keyword, value.decode("latin-1"))

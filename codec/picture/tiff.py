@@ -1,7 +1,7 @@
-"""Metadata of TIFF files, which is among the tags of the first directory: only tags that describe the picture, both ways.
+"""Metadata of TIFF files, among the tags of the first directory: only tags that describe the picture, both ways.
 
-What describes the layout of the file (sizes, offsets, compression, order of bits and samples) never leaves it, nor gets into
-another: EXIF may hold such tags too, of the file that it once came from.
+What describes the layout of the file (sizes, offsets, compression, order of bits and samples) never leaves it, nor gets
+into another: EXIF may hold such tags too, of the file that it once came from.
 """
 
 import struct
@@ -10,14 +10,19 @@ from . import exif
 from .exif import CAMERA, GPS, INTEROPERABILITY, Directory, Structure
 
 _XMP, _ICC_PROFILE = 700, 34675
-# A document's name; a title, maker, model, software, date, artist, host, white point and primaries, copyright; ratings; IPTC;
-# what Windows writes (title, comment, author, keywords, subject); a camera's name and serial number.
+# A document's name; a title, maker, model, software, date, artist, host, white point and primaries, copyright; ratings;
+# IPTC; what Windows writes (title, comment, author, keywords, subject); a camera's name and serial number.
 DESCRIPTIVE = (
-    269, 270, 271, 272, 305, 306, 315, 316, 318, 319, 33432, 18246, 18249, 33723, 40091, 40092, 40093, 40094, 40095, 50708, 50735,
+    269, 270, 271, 272, 305, 306, 315, 316, 318, 319, 33432, 18246, 18249, 33723, 40091, 40092, 40093, 40094, 40095,
+    50708, 50735,
 )  # fmt: skip
 _LOST = {301: "transfer function", 34377: "Photoshop's settings"}
 _DIRECTORIES = {CAMERA: (INTEROPERABILITY,), GPS: ()}  # and those below them
-_BYTES = (exif.BYTE, exif.ASCII, exif.UNDEFINED)  # types of XMP and ICC profiles; some writers take the wrong one of them
+_BYTES = (
+    exif.BYTE,
+    exif.ASCII,
+    exif.UNDEFINED,
+)  # types of XMP and ICC profiles; some writers take the wrong one of them
 
 
 def is_tiff(data: bytes) -> bool:
@@ -27,8 +32,9 @@ def is_tiff(data: bytes) -> bool:
 def take(data: bytes, limit: int) -> tuple[bytes, dict, list[str]]:
     """The file without its metadata; the metadata under Pillow's names; what of it is not there, in words.
 
-    limit: bytes of each. EXIF is a block made of the descriptive tags and of the directories of camera and place, with the
-    types and bytes that they have in the file. The tags are taken out of the first directory; nothing else of the file moves.
+    limit: bytes of each. EXIF is a block made of the descriptive tags and of the directories of camera and place, with
+    the types and bytes that they have in the file. The tags are taken out of the first directory; nothing else of the
+    file moves.
     """
     try:
         structure = Structure(data)
@@ -82,8 +88,8 @@ def _without(structure: Structure, gone: set[int]) -> bytes:
 
 
 def with_metadata(tiff: bytes, block: bytes, xmp: bytes, dpi: tuple[float, float] | None) -> tuple[bytes, list[str]]:
-    """A TIFF file with the tags of a block of EXIF that describe the picture, XMP and dots per inch, where EXIF has none; and
-    what is left out, in words."""
+    """A TIFF file with the tags of a block of EXIF that describe the picture, XMP, dots per inch where EXIF has none;
+    and what is left out, in words."""
     order, directory, lost = Structure(tiff).order, {}, []
     try:
         structure = Structure(block)
