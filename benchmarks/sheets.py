@@ -24,7 +24,7 @@ GAP, LINE = 6, 18  # pixels between panels, and of a line of text
 
 
 def worst_crops(original: Image.Image, decoded: Sequence[Image.Image], side: int, count: int) -> list[tuple[int, int]]:
-    """Corners (left, top) of up to `count` squares, apart from each other, in which the worst picture is worst."""
+    """Corners (left, top) of up to `count` squares, half a side apart, in which the worst picture is worst."""
     x, *candidates = (_tensor(image) for image in (original, *decoded))
     with torch.no_grad():
         whole = ssimulacra2.Original.of(x)
@@ -38,7 +38,7 @@ def worst_crops(original: Image.Image, decoded: Sequence[Image.Image], side: int
         ordered = sorted(corners, key=lambda corner: -loss(*corner))
     chosen: list[tuple[int, int]] = []
     for left, top in ordered:
-        if len(chosen) < count and all(max(abs(left - x), abs(top - y)) >= side for x, y in chosen):
+        if len(chosen) < count and all(2 * max(abs(left - x), abs(top - y)) >= side for x, y in chosen):
             chosen.append((left, top))
     return chosen
 
@@ -82,7 +82,7 @@ def main() -> int:
     parser.add_argument("--rates", default="0.15,0.3,0.6", metavar="LIST", help="bits a pixel (default: %(default)s)")
     parser.add_argument("--codecs", default="lic,avif:s4,jxl", metavar="LIST", help="(default: %(default)s)")
     parser.add_argument("--metrics", default=",".join(columns.DEFAULT), help="for the captions (default: %(default)s)")
-    parser.add_argument("--crop", type=int, default=320, metavar="PIXELS", help="side of a crop (default: %(default)s)")
+    parser.add_argument("--crop", type=int, default=256, metavar="PIXELS", help="side of a crop (default: %(default)s)")
     parser.add_argument("--crops", type=int, default=2, metavar="N", help="of each photograph (default: %(default)s)")
     parser.add_argument("-j", "--processes", type=int, default=1, metavar="N")
     args = parser.parse_args()
