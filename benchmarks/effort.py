@@ -37,7 +37,7 @@ def main() -> int:
     qualities = [float(word) for word in args.qualities.split(",")]
     config = weights.load(weights.default_path()).config
     trade_offs = {q: config.lambda_min * (config.lambda_max / config.lambda_min) ** (q / 100) for q in qualities}
-    codec.compress(np.zeros((64, 64, 3), np.uint8), threads=args.threads)
+    codec.compress(np.zeros((64, 64, 3), np.uint8), lossless="never", threads=args.threads)
 
     # effort × image × quality
     figures = {effort: {"bpp": [], "psnr": [], "cost": [], "encode": [], "decode": []} for effort in efforts}

@@ -10,12 +10,17 @@ from PIL import Image
 
 from . import container, planes
 from .container import Header, Tag
-from .errors import CodecError, FormatError, RegionError
+from .errors import CodecError, FormatError, ImageError, RegionError, TargetError
 from .metrics import PSNR, TUNES, bpp
 from .picture.metadata import Metadata
 from .picture.picture import LAYOUTS, PALETTE_MODES, Picture, check_size, from_input, join, shrink, split, to_pil
 
 DEFAULT_QUALITY = 75.0
+NEVER = "never"  # of `lossless`: a lossy file, whatever an exact one would take
+# The generic exact coder's rivalry with lossy files, by `planes.estimate`:
+GRAPHICS = 3.0  # bits a pixel up to which it is tried before them: photographs have 7 and more, screenshots 0.3 to 2.5
+LEAST = 0.4  # of the estimate: what a lossy file must have for it to be tried after that
+DRAFT, SURE = 1, 0.8  # effort of a lossy draft, and the part of its bytes up to which nobody looks at what more effort would give
 # The learned lossless model is not tried on what the generic coder does better or nearly as well, for certain:
 FEW_COLOURS = {1: 32, 3: 256}  # graphics: at most so many levels of gray, or colours
 FEW_BITS = 1.0  # a sample, in the generic coding of the colour
@@ -43,7 +48,7 @@ def compress(
     image: Image.Image | np.ndarray,
     quality: float = DEFAULT_QUALITY,
     *,
-    lossless: bool = False,
+    lossless: bool | str = False,
     effort: int = 3,
     tune: str = PSNR,
     target_bytes: int | None = None,
@@ -63,7 +68,10 @@ def compress(
         kept exactly, the colours under full transparency are not. With `lossless`, modes 1, L, LA, P, PA, RGB, RGBA,
         I;16, I;16B and I (0 to 65535).
     quality: 0 to 100, continuous, higher is better; counted in hundredths. 100 is the best lossy point.
-    lossless: every pixel, palette and transparent colour comes back as it was.
+    lossless: True: every pixel, palette and transparent colour comes back as it was. False: so it does where that takes no more
+        bytes than the lossy file, or fits under a ceiling in bytes, as of screenshots and drawings (`inspect` tells, and the
+        picture comes back in the mode that went in); only the generic coder is tried, and on photographs not even that.
+        "never": the file is lossy.
     effort: 1 to 9, higher is slower; the decoder is not affected. With `lossless`, 4 and more adapt the model to the
         picture, seconds whatever its size.
     tune: "psnr", or "ms-ssim" for an encoder that works for structural similarity in place of the squared error: busy places
@@ -84,7 +92,10 @@ def compress(
         raise ValueError(f"effort must be within 1 to 9, not {effort}")
     if tune not in TUNES:
         raise ValueError(f"tune must be one of {', '.join(TUNES)}, not {tune!r}")
-    if tune != PSNR and (lossless or effort == 1):
+    if isinstance(lossless, str) and lossless != NEVER:
+        raise ValueError(f'lossless must be True, False or "{NEVER}", not {lossless!r}')
+    exact = lossless != NEVER and bool(lossless)
+    if tune != PSNR and (exact or effort == 1):
         raise ValueError(f"tune {tune} is for the search of lossy files, effort 2 and up")
     _check_execution(device, threads)
     if target_bytes is not None:
@@ -94,46 +105,90 @@ def compress(
     for name in wanted:
         if not 0 < _number(name, targets[name]) < math.inf:
             raise ValueError(f"{name} must be a positive number, not {targets[name]}")
-    others = {"lossless": lossless, "quality": quality != DEFAULT_QUALITY}
+    others = {"lossless": exact, "quality": quality != DEFAULT_QUALITY}
     chosen = wanted + [name for name, given in others.items() if given]
     if len(chosen) > 1:
         raise ValueError(f"{' and '.join(chosen)} exclude one another: give one")
-    source = from_input(image, lossless=bool(lossless), icc_profile=icc_profile, exif=exif, xmp=xmp)
+    metadata = {"exif": exif, "icc_profile": icc_profile, "xmp": xmp}
+    source = from_input(image, lossless=exact, **metadata)
+    run = {"device": device, "threads": threads}
+    if exact:
+        return _exact_file(source, _encode_samples(source, effort=effort, **run))
     height, width, _ = source.pixels.shape
-    sections = container.metadata_sections(vars(source.metadata))
-    if lossless:
-        if source.palette is not None or source.transparency is not None:
-            sections[Tag.PALETTE] = container.pack_palette(source.palette, source.transparency)
-        model_id, samples = _encode_samples(source, effort=effort, device=device, threads=threads)
-        return container.pack(Header("lossless", model_id, width, height, source.mode, None), sections | samples)
+    if target_bpp is not None:
+        target_bytes = int(target_bpp * width * height / 8)
 
-    from . import rate_control  # imports torch
+    def lossy(effort: int) -> bytes:
+        from . import rate_control  # imports torch
 
+        target = rate_control.Target(bytes=target_bytes, psnr=target_psnr) if wanted else None
+        hundredths = None if wanted else round(float(quality) * 100)
+        return rate_control.encode(
+            *_for_lossy_files(source), quality=hundredths, target=target, gray=source.mode.startswith("L"), effort=effort, tune=tune,
+            progress=progress, **run,
+        )  # fmt: skip
+
+    def without_loss() -> bytes | None:
+        try:
+            whole = from_input(image, lossless=True, **metadata)
+        except ImageError:  # a mode that has to be converted, or samples of more bits
+            return None
+        return _exact_file(whole, _generic(whole.pixels, whole.mode, None, effort=effort))
+
+    if lossless == NEVER:
+        return lossy(effort)
+    return _no_larger(lossy, without_loss, planes.estimate(source.pixels), width * height, effort=effort, ceiling=target_bytes)
+
+
+def _no_larger(
+    lossy: Callable[[int], bytes], exact: Callable[[], bytes | None], expected: float, pixels: int, *, effort: int, ceiling: int | None
+) -> bytes:
+    """The lossy file, or the exact one where that is no larger, or under the ceiling in bytes.
+
+    lossy: effort -> file; exact: nothing -> file, or None where the picture has no exact form; expected: its bytes, roughly.
+    """
+    rival = None
+    if 8 * expected <= GRAPHICS * pixels or ceiling is not None and LEAST * expected <= ceiling:
+        rival = exact()
+    if rival is None:
+        data = lossy(effort)
+        rival = exact() if ceiling is None and LEAST * expected <= len(data) else None
+        return data if rival is None or len(rival) > len(data) else rival
+    if ceiling is not None:
+        return rival if len(rival) <= ceiling else lossy(effort)
+    try:
+        for level in sorted({min(DRAFT, effort), effort}):
+            data = lossy(level)
+            if len(rival) <= (1 if level == effort else SURE) * len(data):
+                return rival
+        return data
+    except TargetError:  # a floor that only the exact file reaches
+        return rival
+
+
+def _exact_file(source: Picture, coded: tuple[bytes, dict[Tag, bytes]]) -> bytes:
+    """coded: model id and sections of the samples."""
+    model_id, sections = coded
+    sections = sections | container.metadata_sections(vars(source.metadata))
+    if source.palette is not None or source.transparency is not None:
+        sections[Tag.PALETTE] = container.pack_palette(source.palette, source.transparency)
+    height, width, _ = source.pixels.shape
+    return container.pack(Header("lossless", model_id, width, height, source.mode, None), sections)
+
+
+def _for_lossy_files(source: Picture) -> tuple[np.ndarray, Callable[[bytes, int, bytes], bytes]]:
+    """The colour H×W×3, and what makes a file of a model id, a quality in hundredths and a latents section."""
     colour, alpha = split(source.pixels)
+    sections = container.metadata_sections(vars(source.metadata))
     if alpha is not None:
         sections[Tag.ALPHA] = container.pack_alpha(alpha)
+    height, width, _ = source.pixels.shape
 
     def pack(model_id: bytes, hundredths: int, latents: bytes) -> bytes:
         header = Header("lossy", model_id, width, height, source.mode, hundredths)
         return container.pack(header, {Tag.LATENTS: latents, **sections})
 
-    target = None
-    if wanted:
-        if target_bpp is not None:
-            target_bytes = int(target_bpp * width * height / 8)
-        target = rate_control.Target(bytes=target_bytes, psnr=target_psnr)
-    return rate_control.encode(
-        colour,
-        pack,
-        quality=None if wanted else round(float(quality) * 100),
-        target=target,
-        gray=source.mode.startswith("L"),
-        effort=effort,
-        tune=tune,
-        device=device,
-        threads=threads,
-        progress=progress,
-    )
+    return colour, pack
 
 
 def decompress(

@@ -92,6 +92,7 @@ def _load_compress(parser: argparse.ArgumentParser) -> Callable:
         help="higher is better; fractions count; 100 is the best lossy point (default: 75)",
     )
     how.add_argument("-l", "--lossless", action="store_true", help="return every pixel exactly")
+    parser.add_argument("--lossy", action="store_true", help="a lossy file even where an exact one takes no more bytes, as of screenshots")
     how.add_argument("--target-bytes", type=count, metavar="N", help="at most N bytes; 20k is 20 000, 1.5M 1 500 000")
     how.add_argument("--target-bpp", type=positive, metavar="X", help="at most X bits per pixel")
     how.add_argument("--target-psnr", type=positive, metavar="DB", help="at least DB decibels")
@@ -108,6 +109,8 @@ def _load_compress(parser: argparse.ArgumentParser) -> Callable:
     _add_execution(parser)
 
     def run(args: argparse.Namespace) -> int:
+        if args.lossy and args.lossless:
+            parser.error("argument --lossy: not allowed with argument -l/--lossless")
         if args.tune != metrics.PSNR and (args.lossless or args.effort == 1):
             parser.error(f"--tune {args.tune} is for the search of lossy files: not with {'-l' if args.lossless else '-e 1'}")
         return _each_file(parser, args, SUFFIX, _compress)
@@ -125,7 +128,7 @@ def _compress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes
     data = api.compress(
         image,
         api.DEFAULT_QUALITY if args.quality is None else args.quality,
-        lossless=args.lossless,
+        lossless=api.NEVER if args.lossy else args.lossless,
         effort=args.effort,
         tune=args.tune,
         target_bytes=args.target_bytes,
@@ -140,8 +143,11 @@ def _compress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes
         api.verify(data, image, device=args.device, threads=args.threads, max_pixels=args.max_pixels)
     info = api.inspect(data)
     parts = f"  ({_parts(info)})" if args.verbose else ""
-    if not args.lossless and not isinstance(image, np.ndarray) and (conversion_words := conversion.needed(image)):
+    if not info.lossless and not isinstance(image, np.ndarray) and (conversion_words := conversion.needed(image)):
         remarks.append(conversion_words)
+    if info.lossless and not args.lossless:
+        fits = args.target_bytes or args.target_bpp
+        remarks.append("lossless, as the target allows" if fits else "lossless, which takes no more bytes than lossy")
     remark_metadata(image, info.mode, dropped=args.no_metadata, remark=remarks.append)
     if writing.is_image_name(target):
         remarks.append(f"a file of this codec, though its name ends in {Path(target).suffix}")

@@ -24,6 +24,7 @@ _HUGE = 2**24  # pixels from which on less effort is spent on each
 _PROBE = 2**18  # samples on which predictors are compared
 _SMALL = 2**16  # bytes up to which all ways are tried
 _LZMA_DICTIONARY = (2**12, 2**26)  # limits in bytes
+_PIECES, _PIECE = 4, 64  # what `estimate` looks at: so many pieces a row and a column, of so many pixels a side
 
 
 def encode(pixels: np.ndarray, *, bits: int | None = None, effort: int = 3) -> bytes:
@@ -44,6 +45,30 @@ def encode(pixels: np.ndarray, *, bits: int | None = None, effort: int = 3) -> b
     if all(len(candidate) >= 1 + stored for candidate in candidates):
         return bytes([RAW]) + _serialised(pixels, bits)
     return min(candidates, key=len)
+
+
+def estimate(pixels: np.ndarray) -> float:
+    """Roughly the bytes of `encode`, from pieces all over a picture H×W×C of uint8, in milliseconds whatever its size.
+
+    It is what deflate takes for each of them after those before, at a quick level, predicted or not: `encode` mostly needs 0.2
+    (text, flat areas) to 0.9 times that (photographs), and less only where what is far apart repeats.
+    """
+    height, width, channels = pixels.shape
+    rows, columns = (
+        np.linspace(0, max(0, side - _PIECE), min(_PIECES, -(-side // _PIECE))).astype(int) for side in (height, width)
+    )
+    predicted = LEFT | ABOVE | (MINUS_GREEN if channels > 2 else 0)
+    streams = {way: zlib.compressobj(1, wbits=-15) for way in (0, predicted)}
+    total = seen = 0
+    for top in rows:
+        for left in columns:
+            piece = pixels[top : top + _PIECE, left : left + _PIECE]
+            total += min(
+                len(stream.compress(piece.tobytes() if way == 0 else _residual(piece, way))) + len(stream.flush(zlib.Z_SYNC_FLUSH))
+                for way, stream in streams.items()
+            )
+            seen += piece.shape[0] * piece.shape[1]
+    return total * height * width / seen
 
 
 def decode(data: bytes, *, height: int, width: int, channels: int, bits: int) -> np.ndarray:

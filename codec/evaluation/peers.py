@@ -137,7 +137,7 @@ def _need(available: bool, spec: str, hint: str) -> None:
 
 @codec("lic")
 def _lic(options: _Options, threads: int) -> Peer:
-    """Ours; e1…e9 is the effort; :ms-ssim is tuned for that."""
+    """Ours; e1…e9 is the effort; :ms-ssim is tuned for that. Lossy files even of graphics: curves are of those."""
     import codec
 
     effort, tune = options.number("e", 3), options.choice(*TUNES)
@@ -145,7 +145,7 @@ def _lic(options: _Options, threads: int) -> Peer:
     def encode(image, setting):
         if setting is LOSSLESS:
             return codec.compress(image, lossless=True, effort=effort, threads=threads)
-        return codec.compress(image, quality=setting, effort=effort, tune=tune, threads=threads)
+        return codec.compress(image, quality=setting, lossless="never", effort=effort, tune=tune, threads=threads)
 
     return _our_peer(encode, threads)
 
@@ -162,7 +162,7 @@ def _textbook(options: _Options, threads: int) -> Peer:
         before = os.environ.get("CODEC_MODEL")
         os.environ["CODEC_MODEL"] = "textbook"
         try:
-            return codec.compress(image, quality=setting, effort=1, threads=threads)
+            return codec.compress(image, quality=setting, lossless="never", effort=1, threads=threads)
         finally:
             os.environ.pop("CODEC_MODEL")
             if before is not None:
