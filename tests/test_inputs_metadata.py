@@ -1,5 +1,6 @@
 """What a picture file says beside its pixels comes back: orientation, dots per inch, EXIF, colours; it never stops them."""
 
+import contextlib
 import io
 import struct
 import tracemalloc
@@ -738,6 +739,39 @@ def test_the_second_picture_of_a_phone_is_named(small, tmp_path):
     assert "pictures behind this one left out" in through(str(tmp_path / "in.jpg"), tmp_path / "out.png")[0]
 
 
+def test_a_byte_order_mark_before_a_claim_moves_no_cut(small, tmp_path):
+    for start in (b"\xef\xbb\xbf", b"\n\n "):
+        content = start + packet(' hdrgm:Version="1.0"', DIRECTORY).partition(b"?>")[2]
+        through(save(small, tmp_path / "in.jpg", xmp=content), tmp_path / "out.jpg")
+        expected = start + packet("", "").partition(b"?>")[2]
+        assert codec.decompress((tmp_path / "out.lic").read_bytes()).info["xmp"] == expected
+
+
+def box(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content) + 8) + name + content
+
+
+def test_metadata_of_a_jp2_comes_back(small, tmp_path):
+    small.save(tmp_path / "in.jp2")
+    data = (tmp_path / "in.jp2").read_bytes()
+    start, old = data.index(b"jp2h") - 4, data.index(b"colr") - 4
+    length = int.from_bytes(data[start : start + 4], "big")
+    old_length = int.from_bytes(data[old : old + 4], "big")
+    inside = data[start + 8 : old] + box(b"colr", b"\2\0\0" + profile("RGB")) + data[old + old_length : start + length]
+    more = box(b"uuid", b"JpgTiffExif->JP2" + camera("<")[6:])
+    more += box(b"uuid", bytes.fromhex("be7acfcb97a942e89c71999491e3afac") + PACKET)
+    (tmp_path / "in.jp2").write_bytes(data[:start] + box(b"jp2h", inside) + more + data[start + length :])
+    through(tmp_path / "in.jp2", tmp_path / "out.png")
+    info = codec.decompress((tmp_path / "out.lic").read_bytes()).info
+    assert info == {"exif": camera("<")[6:], "xmp": PACKET, "icc_profile": profile("RGB")}
+
+
+def test_what_follows_the_end_of_a_png_is_not_of_it(small, tmp_path):
+    source = Path(save(small, tmp_path / "in.png"))
+    source.write_bytes(source.read_bytes() + png_file((b"tEXt", b"a\0b"), (b"eXIf", camera(">")[6:]))[8:])
+    assert through(source, tmp_path / "out.png") == ("", "")
+
+
 # ── hostile metadata ──
 
 
@@ -779,6 +813,33 @@ def test_damage_anywhere_leaves_metadata_or_none(format, small, rng):
         rest, found = embedding.taken(bytes(damaged[: rng.integers(len(data) // 3, len(data) + 1)]), lambda words: None)
         assert len(rest) <= len(data)
         assert sum(len(value) for value in found.values() if isinstance(value, bytes)) <= 4 * len(data)
+
+
+def test_nothing_in_metadata_makes_work_without_end(small, tmp_path):
+    """Repeated, endless or nested without need: each of these took minutes or gigabytes where it was read as it claims."""
+    bomb = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(2**24))
+    chunks = [(b"iTXt", bomb)] * 2000 + [(b"zTXt", b"Raw profile type %d\0\0" % n + bomb[22:]) for n in range(1000)]
+    words, _ = through(png_with(small, tmp_path, *chunks), tmp_path / "out.png")
+    assert words == "text left out" and len(codec.decompress((tmp_path / "out.lic").read_bytes()).info["xmp"]) == 2**24
+    spaces = packet(' hdrgm:Version="1.0"' + " " * 30000, "")
+    claims = packet("", '<hdrgm:Version>1.0</hdrgm:Version><dc:x a="\'>"/>' * 200)
+    for content, expected in (
+        (spaces, packet(" " * 30000, "")),
+        (claims, packet("", '<dc:x a="\'>"/>' * 200)),
+    ):
+        through(save(small, tmp_path / "in.jpg", xmp=content), tmp_path / "out.jpg")
+        assert codec.decompress((tmp_path / "out.lic").read_bytes()).info["xmp"] == expected
+    segments = [(0xE1, b"Exif\0\0" + bytes(60000))] * 400
+    assert (
+        "EXIF (damaged, or too large) left out"
+        in through(jpeg_with(small, tmp_path, *segments), tmp_path / "out.png")[0]
+    )
+    small.info["exif"] = camera(">")
+    data = writing.image_bytes(small, "AVIF")
+    place = data.index(b"iloc") + 8
+    (tmp_path / "in.avif").write_bytes(data[:place] + b"\0\0" + b"\xff" * 6 + data[place + 8 :])
+    with contextlib.suppress(codec.ImageError):
+        reading.read_image(str(tmp_path / "in.avif"))
 
 
 def test_an_image_opened_by_our_plugin_has_the_metadata_of_the_file(small, tmp_path):

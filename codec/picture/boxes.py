@@ -68,25 +68,30 @@ def take_avif(data: bytes, limit: int) -> tuple[bytes, dict, list[str]]:
     except ValueError:
         return data, found, []
     try:
-        types = list(_item_types(data, *_box(data, *meta, b"iinf")))
-        for item, place in types:
-            if data[place : place + 4] == b"Exif":
-                content = _item(data, meta, item, limit)[4:]  # after the offset of the TIFF header in it
-                data = data[:place] + b"skip" + data[place + 4 :]
-                if content:
-                    found["exif"] = content
+        items = [item for item in _items(data, *_box(data, *meta, b"iinf")) if data[item[1] : item[1] + 4] == b"Exif"]
     except _DAMAGE:
-        return data, {}, ["EXIF (damaged, or too large)"]
+        items = []
+    lost = []
+    if items:
+        try:
+            if content := _item(data, meta, items[0][0], limit)[4:]:  # after the offset of the TIFF header in it
+                found["exif"] = content
+        except _DAMAGE:
+            lost.append("EXIF (damaged, or too large)")
+        without = bytearray(data)
+        for _, place in items:
+            without[place : place + 4] = b"skip"
+        data = bytes(without)
     try:
         cicp = _colours(data, meta)
     except _DAMAGE:
         cicp = None
     if cicp:
         found["cicp"] = cicp
-    return data, found, []
+    return data, found, lost
 
 
-def _item_types(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+def _items(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Number of each item, and where the four letters of its type are."""
     numbers = _Numbers(data, start)
     version = numbers.next(4) >> 24
@@ -111,8 +116,10 @@ def _item(data: bytes, meta: tuple[int, int], wanted: int, limit: int) -> bytes:
         method = numbers.next(2) & 15 if version in (1, 2) else 0
         numbers.next(2)  # which file; 0 is this one
         base = numbers.next(base_size)
-        extents = []
-        for _ in range(numbers.next(2)):
+        extents, count = [], numbers.next(2)
+        if offset_size + length_size == 0:  # nothing in the data would end their number
+            raise ValueError("extents of no bytes")
+        for _ in range(count):
             numbers.next(index_size if version in (1, 2) else 0)
             extents.append((base + numbers.next(offset_size), numbers.next(length_size)))
         if item == wanted:

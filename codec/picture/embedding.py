@@ -63,9 +63,8 @@ def taken(data: bytes, remark: Remark) -> tuple[bytes, dict]:
 def put(image: Image.Image, found: dict, remark: Remark) -> None:
     """What `taken` has found into the `info` of the image, which is loaded."""
     info = image.info
-    if (
-        image.format == "AVIF" and "exif" in found
-    ):  # the file's own orientation goes before EXIF's; Pillow has it in EXIF
+    if image.format == "AVIF" and "exif" in found:
+        # The file's own orientation goes before EXIF's; Pillow puts it into EXIF.
         wanted = exif.orientation(info.get("exif", b"")) or 1
         if (exif.orientation(found["exif"]) or 1) != wanted:
             try:

@@ -30,7 +30,7 @@ def take(data: bytes, limit: int) -> tuple[bytes, dict, list[str]]:
     limit: bytes of each. Left in the file are only the segments that say what its samples mean, JFIF's and Adobe's.
     Without the index of further pictures that phones write (MPF), the file is that of the first one alone.
     """
-    parts, found, lost, pieces, kept_from = [], {}, {}, [], 0
+    parts, found, lost, pieces, blocks, kept_from = [], {}, {}, [], [], 0
     for marker, start, end in segments(data):
         content = data[start + 4 : end]
         if marker == _APP0 and content.startswith(_JFIF) and len(content) >= 14:
@@ -45,7 +45,7 @@ def take(data: bytes, limit: int) -> tuple[bytes, dict, list[str]]:
         parts.append(data[kept_from:start])
         kept_from = end
         if marker == _APP1 and content.startswith(_EXIF):
-            found["exif"] = found.get("exif", _EXIF) + content[len(_EXIF) :]  # a long one is in several segments
+            blocks.append(content[len(_EXIF) :])  # a long one is in several segments
         elif marker == _APP1 and content.startswith(_XMP):
             found.setdefault("xmp", content[len(_XMP) :])
         elif marker == _APP1 and content.startswith(_MORE_XMP):
@@ -61,6 +61,8 @@ def take(data: bytes, limit: int) -> tuple[bytes, dict, list[str]]:
                 lost["IPTC"] = None
         elif marker == _COMMENT:
             lost["text"] = None
+    if blocks:
+        found["exif"] = _EXIF + b"".join(blocks)
     if pieces:
         found["icc_profile"] = _joined(pieces)
     for key, word in {"exif": "EXIF", "icc_profile": "ICC profile"}.items():

@@ -7,30 +7,30 @@ from collections.abc import Iterator
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 XMP_KEYWORD = "XML:com.adobe.xmp"
 RAW_PROFILE = "Raw profile type "  # ImageMagick's: hex digits in a text chunk
+_KEYWORDS = {XMP_KEYWORD, *(RAW_PROFILE + kind for kind in ("exif", "APP1", "xmp", "icc", "icm", "iptc", "8bim"))}
 # Ancillary chunks that change pixels, or say that there are more pictures. All other ancillary ones are metadata.
 _OF_PICTURES = (b"tRNS", b"acTL", b"fcTL", b"fdAT")
 _WORDS = {
-    b"eXIf": "EXIF",
-    b"iCCP": "ICC profile",
-    b"cICP": "cICP",
-    b"gAMA": "gAMA",
-    b"cHRM": "cHRM",
-    b"pHYs": "dots per inch",
-}
+    b"eXIf": "EXIF", b"iCCP": "ICC profile", b"cICP": "cICP", b"gAMA": "gAMA", b"cHRM": "cHRM", b"sRGB": "sRGB",
+    b"pHYs": "dots per inch", b"mDCV": "mDCV", b"cLLI": "cLLI",
+}  # fmt: skip
+_LOST = (b"mDCV", b"cLLI")  # how bright a display has been
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")
-_WORDS_OF_LOST = {b"mDCV": "mDCV", b"cLLI": "cLLI"}  # say how bright a display has been
 _METRE = 1
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, and where the content begins and ends; up to IEND or to a chunk that the data does not hold whole."""
+    """Name, and where the content begins and ends; up to IEND, or to a chunk that the data does not hold whole."""
     position = len(SIGNATURE)
     while position + 12 <= len(data):
         length = int.from_bytes(data[position : position + 4], "big")
         start, end = position + 8, position + 8 + length
         if end + 4 > len(data):
             return
-        yield data[position + 4 : position + 8], start, end
+        name = data[position + 4 : position + 8]
+        yield name, start, end
+        if name == b"IEND":
+            return
         position = end + 4
 
 
@@ -40,35 +40,34 @@ def take(data: bytes, limit: int) -> tuple[bytes, dict, list[str]]:
     limit: bytes of each, once inflated. A chunk that is damaged is left out. CICP is a tuple of four: primaries,
     transfer, matrix, full range.
     """
-    parts, found, lost, text, kept_from = [], {}, [], False, 0
+    parts, found, lost, kept_from = [], {}, {}, 0
+    seen = set()  # each is read once, whatever it is then
     for name, start, end in chunks(data):
         if name[0] & 0x20 == 0 or name in _OF_PICTURES:  # upper case: critical
             continue
         parts.append(data[kept_from : start - 8])
         kept_from = end + 4
-        content = data[start:end]
+        word = _WORDS.get(name)
         if name in _TEXT:
-            keyword = content[:80].partition(b"\0")[0].decode("latin-1")
-            if keyword != XMP_KEYWORD and not keyword.startswith(RAW_PROFILE):
-                text = True
+            word = data[start : min(end, start + 80)].partition(b"\0")[0].decode("latin-1")
+            if word not in _KEYWORDS:
+                lost["text"] = None
                 continue
-        elif name in _WORDS_OF_LOST:
-            lost.append(_WORDS_OF_LOST[name])
+        elif name in _LOST:
+            lost[word] = None
+        if word is None or word in seen or name in _LOST:
             continue
-        elif name not in _WORDS and name != b"sRGB":
-            continue
+        seen.add(word)
         try:
             if zlib.crc32(data[start - 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
                 raise ValueError("damaged")
-            key, value = _read(name, content, limit)
+            key, value = _read(name, data[start:end], limit)
         except (ValueError, struct.error, zlib.error, IndexError):
-            lost.append(f"{keyword if name in _TEXT else _WORDS.get(name, 'sRGB')} (damaged, or too large)")
+            lost[f"{word} (damaged, or too large)"] = None
             continue
         if value is not None:
             found.setdefault(key, value)
-    if text:
-        lost.append("text")
-    return b"".join([*parts, data[kept_from:]]), found, lost
+    return b"".join([*parts, data[kept_from:]]), found, list(lost)
 
 
 def _read(name: bytes, content: bytes, limit: int) -> tuple[str, object]:
@@ -100,6 +99,7 @@ def _read(name: bytes, content: bytes, limit: int) -> tuple[str, object]:
 
 def _text(name: bytes, content: bytes, limit: int) -> tuple[str, bytes]:
     keyword, _, rest = content.partition(b"\0")
+    limit *= 1 if keyword == XMP_KEYWORD.encode() else 3  # of hex digits
     if name == b"tEXt":
         value = rest
     elif name == b"zTXt":

@@ -15,8 +15,9 @@ _SOME = {  # of these namespaces only names that begin so
     "http://ns.google.com/photos/1.0/camera/": ("MotionPhoto", "MicroVideo"),
     "http://ns.adobe.com/xmp/note/": ("HasExtendedXMP",),
 }
-_TAG = re.compile(rb"""<(?:[^'">]|"[^"]*"|'[^']*')*>""")
+_NAME = re.compile(rb"<[^\s/>]+")
 _ATTRIBUTE = re.compile(rb"""\s+([^\s=/>]+)\s*=\s*(?:"[^"]*"|'[^']*')""")
+_QUOTE_OR_END = re.compile(rb"""[>"']""")
 
 
 def without_claims(packet: bytes) -> tuple[bytes, list[str]]:
@@ -31,9 +32,9 @@ def without_claims(packet: bytes) -> tuple[bytes, list[str]]:
         cuts, words = _claims(packet.rstrip(b"\0"))
     except (expat.ExpatError, ValueError):
         return b"", ["XMP (it claims what the picture has no more, and cannot be parsed)"]
-    for start, end in sorted(cuts, reverse=True):
-        packet = packet[:start] + packet[end:]
-    return packet, words
+    starts, ends = zip(*sorted(cuts), strict=True) if cuts else ((), ())
+    kept = zip((0, *ends), (*starts, len(packet)), strict=True)
+    return b"".join(packet[start:end] for start, end in kept), words
 
 
 def _claims(packet: bytes) -> tuple[list[tuple[int, int]], list[str]]:
@@ -51,12 +52,6 @@ def _claims(packet: bytes) -> tuple[list[tuple[int, int]], list[str]]:
             return local
         return None
 
-    def tag_at(place: int) -> re.Match:
-        tag = _TAG.match(packet, place)
-        if tag is None:
-            raise ValueError("not the text that was parsed")
-        return tag
-
     def start(name: str, attributes: list[str]) -> None:
         nonlocal depth, inside, begin
         depth += 1
@@ -71,16 +66,19 @@ def _claims(packet: bytes) -> tuple[list[tuple[int, int]], list[str]]:
             if (local := claimed(attribute))
         }
         if gone:
-            tag = tag_at(parser.CurrentByteIndex)
-            cuts.extend(found.span() for found in _ATTRIBUTE.finditer(packet, *tag.span()) if found[1] in gone)
+            place = _NAME.match(packet, parser.CurrentByteIndex).end()
+            while found := _ATTRIBUTE.match(packet, place):
+                place = found.end()
+                if found[1] in gone:
+                    cuts.append(found.span())
 
     def end(name: str) -> None:
         nonlocal depth, inside
         if inside == depth:
-            inside, tag = 0, tag_at(begin)
-            if not tag[0].endswith(b"/>"):  # where an empty element ends has another meaning
-                tag = tag_at(parser.CurrentByteIndex)
-            cuts.append((begin, tag.end()))
+            inside, stop = 0, _end_of_tag(packet, begin)
+            if packet[stop - 2 : stop] != b"/>":  # of an empty element, the parser's place is another one
+                stop = _end_of_tag(packet, parser.CurrentByteIndex)
+            cuts.append((begin, stop))
         depth -= 1
 
     def refuse(*_) -> None:
@@ -89,3 +87,12 @@ def _claims(packet: bytes) -> tuple[list[tuple[int, int]], list[str]]:
     parser.StartElementHandler, parser.EndElementHandler, parser.StartDoctypeDeclHandler = start, end, refuse
     parser.Parse(packet, True)
     return cuts, list(words)
+
+
+def _end_of_tag(packet: bytes, place: int) -> int:
+    """Where the tag that begins at `place` ends."""
+    while (found := _QUOTE_OR_END.search(packet, place)) and found[0] != b">":
+        place = packet.index(found[0], found.end()) + 1
+    if found is None:
+        raise ValueError("not the text that was parsed")
+    return found.end()
