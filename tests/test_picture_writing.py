@@ -20,7 +20,9 @@ def pictures(photo: Image.Image) -> dict[str, Image.Image]:
     photo = photo.resize((24, 16))
     alpha = Image.linear_gradient("L").resize(photo.size)
     rgba, palette, indexed = photo.copy(), photo.quantize(40), photo.quantize(200)
+    palette_alpha = palette.copy()
     rgba.putalpha(alpha)
+    palette_alpha.putalpha(alpha)
     partly = palette.copy()
     partly.putpalette([value for index in range(40) for value in (index, 2 * index, 5 * index, 6 * index)], "RGBA")
     keyed, keyed_gray, see_through = photo.copy(), photo.convert("L"), palette.copy()
@@ -30,7 +32,7 @@ def pictures(photo: Image.Image) -> dict[str, Image.Image]:
     return {
         "1": photo.convert("1"), "L": photo.convert("L"), "LA": rgba.convert("LA"), "P": palette, "P200": indexed, "RGB": photo,
         "RGBA": rgba, "P with RGBA": partly, "P keyed": see_through, "RGB keyed": keyed, "L keyed": keyed_gray, "I;16": deep,
-        "PA": rgba.convert("PA"), "I": deep.convert("I"),
+        "PA": palette_alpha, "I": deep.convert("I"),
     }  # fmt: skip
 
 

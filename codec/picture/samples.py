@@ -6,12 +6,13 @@ along is said.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image, ImagePalette
 
 from ..errors import ImageError
+from . import png
 from .boxes import boxes
 from .conversion import DEEP
 
@@ -64,6 +65,8 @@ def bits(image: Image.Image, data: bytes, *, exact: bool, remark: Callable[[str]
             _check_blocks(arguments[-1])
     if image.format == "AVIF":
         found.append(_bits_of_avif(data))
+        if b"tmap" in data[: int.from_bytes(data[:4], "big")]:  # among the brands of the file
+            remark("gain map left out")
     elif image.format == "JPEG2000":
         found.append(_bits_of_jpeg2000(image, data))
     elif image.format == "PSD":
@@ -74,6 +77,7 @@ def bits(image: Image.Image, data: bytes, *, exact: bool, remark: Callable[[str]
         count = int.from_bytes(data[4:6], "little") if image.format == "CUR" else len(image.info["sizes"])
         if count > 1:
             remark(f"the largest of {count} pictures")
+        found += [data[place + 24] for place in _places(data, png.SIGNATURE)]  # icons may be files of PNG
     return 8 if image.mode in (*DEEP, "F") else max(found)
 
 
@@ -139,7 +143,7 @@ def _bits_of_tiff(image: Image.Image, *, exact: bool, remark: Callable[[str], No
             _refuse(f"samples of {max(deep)} bits with a sign", "lossless files hold those of 0 and more")
         if not raw and tags.prefix != {"little": b"II", "big": b"MM"}[sys.byteorder]:
             _refuse("compressed samples with a sign in the byte order of another machine")
-    if photometric == _YCC and (samples != 3 or raw and not _is_plain_ycc(numbers, planes)):
+    if photometric == _YCC and (samples != 3 or raw and not (image.mode == "YCbCr" and _is_plain_ycc(numbers, planes))):
         _refuse("YCbCr other than JPEG's, of full size")
     # Pillow reads a plane by the first letter of what it says of a pixel, and compressed planes of LA and LAB as one.
     plain = photometric in (_BLACK_IS_ZERO, _RGB, _PALETTE, _INK) and max(deep) == 8 and not reversed_bits
@@ -153,7 +157,7 @@ def _bits_of_tiff(image: Image.Image, *, exact: bool, remark: Callable[[str], No
     if gone > 0:
         words = f"{gone} extra sample{'s' if gone > 1 else ''} a pixel"
         if exact:
-            _refuse(f"{words}, of which nobody says what they mean", "lossless files hold colour and alpha")
+            _refuse(f"{words} beside colour and alpha", "lossless files hold no others")
         remark(f"{words} left out")
     if _ASSOCIATED in extra and image.mode == "RGBA":
         if exact:
@@ -169,7 +173,7 @@ def _bits_of_tiff(image: Image.Image, *, exact: bool, remark: Callable[[str], No
 
 
 def _is_plain_ycc(numbers: Callable, planes: bool) -> bool:
-    """Whether Pillow's own conversion is that of the file."""
+    """Whether Pillow's own conversion is that of the file. (Before version 12 it takes all of them for RGB.)"""
     weights = numbers(_YCC_WEIGHTS, _WEIGHTS_OF_JPEG)
     return (
         not planes and numbers(_SUBSAMPLING, (2, 2)) == (1, 1)
@@ -211,6 +215,14 @@ def _check_parts(tags, numbers: Callable, planes: int, deep: tuple, raw: bool) -
 
 
 # ── other formats ──
+
+
+def _places(data: bytes, words: bytes) -> Iterator[int]:
+    """Where they begin, with at least 25 bytes from there."""
+    place = data.find(words, 0, -25)
+    while place >= 0:
+        yield place
+        place = data.find(words, place + 1, -25)
 
 
 def _check_levels(largest: int) -> None:

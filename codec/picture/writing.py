@@ -20,6 +20,7 @@ ARRAY = "NPY"  # a file of NumPy, for samples that no format of Pillow takes
 # Beyond the defaults of Pillow, which would lose what the decoder has just restored.
 _SAVE_OPTIONS = {
     "JPEG": {"quality": 95, "subsampling": 0},
+    "MPO": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True, "exact": True},
     "AVIF": {"quality": 95, "subsampling": "4:4:4"},
 }
