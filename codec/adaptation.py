@@ -89,10 +89,9 @@ def fit(model: LosslessModel, seen: list[tuple[Tensor, ...]], pixels: int) -> by
     def bits(parameters: list[Tensor], span) -> Tensor:
         total = torch.zeros((), dtype=torch.float32)
         for k, (inputs, known, levels, base, scale) in enumerate(seen):
-            weight, bias = parameters[2 * k : 2 * k + 2]
-            # As a convolution: what a program has set for the precision of products of matrices has no part in it.
-            out = F.conv2d(inputs[span].T[None, :, :, None], weight[:, :, None, None], bias)[0, :, :, 0].T
-            out = net.shifted(out, known[span])
+            # In float64: a host program may have lowered the precision of products of float32.
+            weight, bias = (parameter.double() for parameter in parameters[2 * k : 2 * k + 2])
+            out = net.shifted(F.linear(inputs[span].double(), weight, bias).float(), known[span])
             total = total + net.logistic_bits(levels[span], out, base[span], scale[span]).sum()
         return total
 

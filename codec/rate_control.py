@@ -25,6 +25,7 @@ from .errors import TargetError
 from .lossy import Encoder, Latents
 from .metrics import MS_SSIM, PSNR, SSIMULACRA2, psnr
 from .networks.execution import execution
+from .networks.layers import multiply
 from .picture.picture import join
 from .tiles import HYPER_STRIDE, STRIDE, whole
 
@@ -209,7 +210,7 @@ def counts(encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
     pixel that are not zero, and the squared error of the picture, in 8-bit levels, that the rounding makes."""
     network = encoder.network
     patches = F.pixel_unshuffle(encoder.x - 0.5, STRIDE)[:, :, :, ::2]
-    y = F.conv2d(patches, network.analysis.linear[:, :, None, None])
+    y = multiply(patches, network.analysis.linear[:, :, None, None])
     weight = 255**2 * network.synthesis.linear.square().sum(0)[:, None, None]
     samples = patches.numel()
     density, error = [], []

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SLOPE = 0.01  # of the leaky rectifier below zero
+# Values of an input up to which torch makes small convolutions products of matrices, whose precision a host program may have lowered.
+AS_MATRICES = 20480
 
 
 def multiply(
@@ -282,6 +284,8 @@ class Down(nn.Module):
         self.mix = pointwise(channels_in * factor**2, channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.numel() <= AS_MATRICES:
+            return self.mix(F.pixel_unshuffle(x, self.factor))
         weight = self.mix.weight.view(len(self.mix.weight), -1, self.factor, self.factor)
         return F.conv2d(x, weight, self.mix.bias, stride=self.factor)
 
