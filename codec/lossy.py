@@ -26,6 +26,7 @@ from . import hyperlatents, postfilter, weights
 from .container import QUALITY_MAX
 from .entropy.coder import BitCounter, Coder, QueueReader, QueueWriter, code_grouped
 from .errors import FormatError, TruncatedError, UnsupportedError
+from .networks import reach
 from .networks.exact import INPUT_MAX, OUTPUT_STEP
 from .networks.execution import execution
 from .networks.layers import fast_bfloat16
@@ -43,11 +44,9 @@ _SETTING = struct.Struct("<IIH")
 # surroundings: they are for pictures that fill the memory themselves.
 BLOCK, SMALL_BLOCK = 2048, 1024
 HUGE = 2**25  # pixels of a picture from which on blocks are small
-# Surroundings in pixels. What the transforms see of a tile, and what decides its means (three hyper-latents: five context
-# steps see 112 pixels, the hyper-features 48): no less than that, so that blocks leave no seam. An encoder may look less
-# far: its choice of symbols is then a little worse, at the seams, than it could be, and what they decode to is the same.
-TRANSFORM_MARGIN = 64
-CONTEXT_MARGIN = 192
+# Surroundings in pixels. What is decoded, and what the encoder infers before it chooses symbols, is computed with all that networks
+# see (`networks/reach.py`), so that blocks leave no seam. Of the choices around it an encoder knows this much at least: they are a
+# little worse, at the seams, than they could be, and what they decode to is the same.
 ENCODER_MARGIN = 128
 
 
@@ -70,8 +69,9 @@ def encode(
     with execution(device, threads) as place:
         model = weights.load(weights.default_path(), place)
         normals = []
+        margin = max(ENCODER_MARGIN, -(-reach.hyper_inference(model.config) // HYPER_STRIDE) * HYPER_STRIDE)
         for block in whole(height, width).cut(block_size(height, width)):
-            seen = block.around(ENCODER_MARGIN, whole(height, width))
+            seen = block.around(margin, whole(height, width))
             parts = [part.inside(seen) for tile in layout if (part := tile.common(seen))]
             encoder = Encoder(model, pixels[seen.slices(1)], parts)
             latents = (infer or amortise)(encoder, quality)
@@ -182,8 +182,9 @@ class Encoder:
         t = position(self.model, quality)
         shape = 1, self.model.config.latent_channels, height // STRIDE, width // STRIDE
         y = torch.empty(shape, dtype=torch.float32, device=self.model.device)
+        margin = -(-reach.analysis(self.model.config) // STRIDE) * STRIDE
         for tile in tiles(self.height, self.width):
-            seen = tile.around(TRANSFORM_MARGIN, whole(self.height, self.width))
+            seen = tile.around(margin, whole(self.height, self.width))
             rows, columns = seen.slices(1)
             x = self._pixels[:, :, rows, columns].to(self.model.device).float() / 255
             with transform_precision(self.model.device):
@@ -303,9 +304,9 @@ def position(model: weights.LossyModel, quality: int) -> Tensor:
 
 def _reconstruct(reader: _Reader, block: Tile, reduce: int) -> np.ndarray:
     """The pixels of a block, uint8, 1/reduce in size: symbols -> latents -> synthesis."""
-    model, network = reader.model, reader.model.network
-    seen = block.around(0 if reduce > 1 else TRANSFORM_MARGIN, reader.whole)
-    known = seen.around(CONTEXT_MARGIN, reader.whole) if model.scales is not None else seen
+    model, network, config = reader.model, reader.model.network, reader.model.config
+    margin = reach.preview(config) if reduce > 1 else reach.synthesis(config, REACH)
+    seen, known = (block.around(pixels, reader.whole) for pixels in (margin, reach.context(config, margin)))
     z, values = reader.read(known)
     t = position(model, reader.quality)
     y = torch.from_numpy(values)[None].to(model.device, memory_format=torch.channels_last)
@@ -318,7 +319,8 @@ def _reconstruct(reader: _Reader, block: Tile, reduce: int) -> np.ndarray:
     rows, columns = seen.inside(known).slices(STRIDE)
     y = y[:, :, rows, columns]
     if reduce > 1:
-        return _levels(network.preview(y, t, reduce))
+        rows, columns = block.inside(seen).slices(reduce)
+        return _levels(network.preview(y, t, reduce)[:, :, rows, columns])
     return _synthesise(model, y, reader.quality, seen, block, reader.filter)
 
 
@@ -334,19 +336,19 @@ def _synthesise(model: weights.LossyModel, y: Tensor, quality: int, known: Tile,
 
 
 def _shown(
-    model: weights.LossyModel, y: Tensor, quality: int, known: Tile, block: Tile, reach: int
+    model: weights.LossyModel, y: Tensor, quality: int, known: Tile, block: Tile, more: int
 ) -> Iterator[tuple[Tile, Tensor]]:
-    """The latents of `known`, 1×M×h×w, -> the tiles of `block`, each with its pixels, not clipped, and `reach` more on all sides; beyond its
+    """The latents of `known`, 1×M×h×w, -> the tiles of `block`, each with its pixels, not clipped, and `more` on all sides; beyond its
     edges a picture goes on as it ends."""
-    t = position(model, quality)
+    t, margin = position(model, quality), reach.synthesis(model.config, more)
     for tile in block.cut(TILE):
-        seen = tile.around(TRANSFORM_MARGIN, known)
+        seen = tile.around(margin, known)
         rows, columns = seen.inside(known).slices(STRIDE)
         # Without a linear path, which stays in float32, less precision could move a pixel by two levels.
         with transform_precision(model.device) if model.config.transform == "residual" else contextlib.nullcontext():
             x = model.network.synthesise(y[:, :, rows, columns].contiguous(memory_format=torch.channels_last), t)
-        rows, columns = (slice(part.start, part.stop + 2 * reach) for part in tile.inside(seen).slices(1))
-        yield tile, (F.pad(x, [reach] * 4, mode="replicate") if reach else x)[:, :, rows, columns]
+        rows, columns = (slice(part.start, part.stop + 2 * more) for part in tile.inside(seen).slices(1))
+        yield tile, (F.pad(x, [more] * 4, mode="replicate") if more else x)[:, :, rows, columns]
 
 
 def _levels(x: Tensor) -> np.ndarray:

@@ -36,7 +36,7 @@ from . import postfilter
 from .container import QUALITY_MAX
 from .distortion import Distortion
 from .entropy.coder import code_lengths
-from .lossy import TRANSFORM_MARGIN, Choice, Encoder, Latents, fit_filter, position, transform_precision
+from .lossy import Choice, Encoder, Latents, fit_filter, position, transform_precision
 from .metrics import MS_SSIM, PSNR, SSIMULACRA2
 from .networks.transforms import RESPONSE
 from .postfilter import Normal
@@ -80,6 +80,7 @@ REGION = 0.8  # largest move of a target before it is scaled by a: the quadratic
 SLOPES = (1.7, 1.2)
 PERIOD = 1024  # pixels after which random signs repeat themselves
 WINDOW = 768  # pixels a side of what derivatives are taken of at once, to bound the memory; a multiple of HYPER_STRIDE
+MARGIN = 64  # and what they see around: less than networks reach, for derivatives there are small and only choices depend on them
 
 
 def refine(
@@ -285,7 +286,7 @@ class _Window:
 
 def _windows(encoder: Encoder, tune: str) -> list[_Window]:
     picture = whole(encoder.height, encoder.width)
-    pairs = [(tile, tile.around(TRANSFORM_MARGIN, picture)) for tile in picture.cut(WINDOW)]
+    pairs = [(tile, tile.around(MARGIN, picture)) for tile in picture.cut(WINDOW)]
     return [_Window(tile, seen, Distortion.of(tune, encoder.x[(..., *seen.slices(1))])) for tile, seen in pairs]
 
 
