@@ -345,6 +345,37 @@ def test_colours_of_jpeg_2000_that_pillow_would_take_for_srgb_are_refused(rng, t
         read(data[: size + 4] + b"\2\2" + data[size + 6 :], tmp_path / "in.jp2")
 
 
+def with_box(data: bytes, type: bytes, content: bytes) -> bytes:
+    """A JP2 with one box more in its header."""
+    start = data.index(b"jp2h") - 4
+    end = start + int.from_bytes(data[start : start + 4], "big")
+    box = struct.pack(">I", 8 + len(content)) + type + content
+    return data[:start] + struct.pack(">I", end - start + len(box)) + data[start + 4 : end] + box + data[end:]
+
+
+@pytest.mark.parametrize("words, components, type, content", [
+    ("", 4, b"cdef", struct.pack(">13H", 4, 0, 0, 1, 1, 0, 2, 2, 0, 3, 3, 1, 0)),
+    ("alpha has been multiplied into", 4, b"cdef", struct.pack(">13H", 4, 0, 0, 1, 1, 0, 2, 2, 0, 3, 3, 2, 0)),
+    ("components in another order", 3, b"cdef", struct.pack(">10H", 3, 0, 0, 3, 1, 0, 2, 2, 0, 1)),
+    ("a palette in JPEG 2000", 1, b"pclr", struct.pack(">HB3B6B", 2, 3, 7, 7, 7, 1, 2, 3, 1, 2, 3)),
+])  # fmt: skip
+def test_components_of_jpeg_2000_that_are_not_what_pillow_takes_them_for_are_refused(
+    words, components, type, content, rng, tmp_path
+):
+    shape = (16, 16, components) if components > 1 else (16, 16)
+    array = rng.integers(0, 2 if type == b"pclr" else 256, shape, np.uint8)
+    data = jpeg2000(array, codecformat="jp2")
+    if type == b"pclr":  # Pillow does not look at it beside the space of gray: there is none then
+        data = with_box(changed(data, b"colr", b"\1\0\0\0\0\0\x10"), type, content)
+    else:
+        data = with_box(data.replace(b"cdef", b"free"), type, content)
+    if words:
+        with pytest.raises(ImageError, match=words):
+            read(data, tmp_path / "in.jp2")
+    else:
+        assert np.array_equal(read(data, tmp_path / "in.jp2")[0], array)
+
+
 def psd(channels: int, mode: int, resources: bytes = b"") -> bytes:
     header = b"8BPS" + struct.pack(">H6xHIIHH", 1, channels, 2, 2, 8, mode)
     resources = struct.pack(">I", len(resources)) + resources
