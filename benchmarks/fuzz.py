@@ -42,7 +42,7 @@ ROOT = Path(__file__).parent.parent
 MAX_PIXELS = 2**16
 SLOW = 5.0  # seconds of processor time
 MEMORY = 2**30  # bytes beyond what the models and their first use take
-METADATA = (Tag.ICC_PROFILE, Tag.EXIF, Tag.XMP, Tag.PALETTE)
+METADATA = (*container.METADATA, Tag.PALETTE)
 
 
 @contextlib.contextmanager
@@ -72,8 +72,10 @@ def fresh(photo: Image.Image) -> list[bytes]:
     exif[0x010E] = "a description"
     files = []
     for mode in ("L", "LA", "RGB", "RGBA"):
-        files.append(codec.compress(photo.convert(mode), 40, exif=exif.tobytes(), xmp=b"<x/>", icc_profile=b"profile" * 9))
-        files.append(codec.compress(photo.convert(mode), lossless=True))
+        image = photo.convert(mode)
+        files.append(codec.compress(image, 40, exif=exif.tobytes(), xmp=b"<x/>", icc_profile=b"profile" * 9))
+        image.info.update(cicp=(9, 16, 0, 1), exif=exif.tobytes(), dpi=(300.0, 200.0))
+        files.append(codec.compress(image, lossless=True))
     clear = photo.quantize(7)
     clear.info["transparency"] = bytes([0, 128, 255])
     key = photo.copy()
@@ -130,7 +132,7 @@ def _other_table(table: list[tuple[int, int]], rng: np.random.Generator) -> list
     tag, length = table[row]
     kind = rng.integers(4)
     if kind == 0:
-        table[row] = int(rng.choice([0, 1, 2, 3, 6, 7, 8, 9, 255])), length
+        table[row] = int(rng.choice([0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 255])), length
     elif kind == 1:
         table[row] = tag, int(rng.choice([0, 1, 4, 5, length + 1, 2**20, 2**32, 2**62]))
     elif kind == 2:

@@ -135,7 +135,7 @@ def test_dots_per_inch_come_back_from_a_block_of_their_own(dpi):
     assert not exif.says_more_than(block, *exif.RESOLUTION)
 
 
-def test_the_block_of_dots_per_inch_is_the_one_of_older_files():
+def test_the_block_of_dots_per_inch_is_the_one_that_pillow_makes():
     old = Image.Exif()
     old[282], old[283], old[296] = 299.9994, 72.0, 2
     assert exif.of_resolution(299.9994, 72) == old.tobytes()

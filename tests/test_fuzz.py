@@ -41,10 +41,10 @@ def test_what_was_found_is_an_error_now(fuzz, path):
 
 def test_hostile_files_are_pictures_or_errors(fuzz, tiny_model):
     attacks = fuzz.hostile(np.random.default_rng(7))
-    outcomes = {(what, attack()) for what, _, attack in (next(attacks) for _ in range(400))}
+    outcomes = {(what, attack()) for what, _, attack in (next(attacks) for _ in range(600))}
     assert {"picture", "FormatError", "TruncatedError", "UnsupportedError"} <= {outcome for _, outcome in outcomes}
     inner = {what for what, outcome in outcomes if outcome == "picture" and what.startswith("forged ")}
-    assert {f"forged {what}" for what in ("latents", "alpha", "pixels", "planes", "palette", "exif")} <= inner
+    assert {f"forged {what}" for what in ("latents", "alpha", "pixels", "planes", "palette", "exif", "cicp", "resolution")} <= inner
 
 
 def flat(side: int) -> bytes:
