@@ -20,7 +20,7 @@ NEVER = "never"  # of `lossless`: a lossy file, whatever an exact one would take
 # The generic exact coder's rivalry with lossy files, by `planes.estimate`:
 GRAPHICS = 3.0  # bits a pixel up to which it is tried before them: photographs have 7 and more, screenshots 0.3 to 2.5
 LEAST = 0.4  # of the estimate: what a lossy file must have for it to be tried after that
-DRAFT, SURE = 1, 0.8  # effort of a lossy draft, and the part of its bytes up to which nobody looks at what more effort would give
+DRAFT, SURE = 1, 0.8  # effort of a lossy draft, and the part of its bytes up to which nobody looks for a smaller one
 # The learned lossless model is not tried on what the generic coder does better or nearly as well, for certain:
 FEW_COLOURS = {1: 32, 3: 256}  # graphics: at most so many levels of gray, or colours
 FEW_BITS = 1.0  # a sample, in the generic coding of the colour
@@ -124,9 +124,15 @@ def compress(
         target = rate_control.Target(bytes=target_bytes, psnr=target_psnr) if wanted else None
         hundredths = None if wanted else round(float(quality) * 100)
         return rate_control.encode(
-            *_for_lossy_files(source), quality=hundredths, target=target, gray=source.mode.startswith("L"), effort=effort, tune=tune,
-            progress=progress, **run,
-        )  # fmt: skip
+            *_for_lossy_files(source),
+            quality=hundredths,
+            target=target,
+            gray=source.mode.startswith("L"),
+            effort=effort,
+            tune=tune,
+            progress=progress,
+            **run,
+        )
 
     def without_loss() -> bytes | None:
         try:
@@ -137,18 +143,27 @@ def compress(
 
     if lossless == NEVER:
         return lossy(effort)
-    return _no_larger(lossy, without_loss, planes.estimate(source.pixels), width * height, effort=effort, ceiling=target_bytes)
+    expected = planes.estimate(source.pixels)
+    first = 8 * expected <= GRAPHICS * width * height
+    return _no_larger(lossy, without_loss, expected, first=first, effort=effort, ceiling=target_bytes)
 
 
 def _no_larger(
-    lossy: Callable[[int], bytes], exact: Callable[[], bytes | None], expected: float, pixels: int, *, effort: int, ceiling: int | None
+    lossy: Callable[[int], bytes],
+    exact: Callable[[], bytes | None],
+    expected: float,
+    *,
+    first: bool,
+    effort: int,
+    ceiling: int | None,
 ) -> bytes:
     """The lossy file, or the exact one where that is no larger, or under the ceiling in bytes.
 
-    lossy: effort -> file; exact: nothing -> file, or None where the picture has no exact form; expected: its bytes, roughly.
+    lossy: effort -> file; exact: nothing -> file, or None where the picture has no exact form; expected: its bytes, roughly;
+    first: whether to try it before the lossy one.
     """
     rival = None
-    if 8 * expected <= GRAPHICS * pixels or ceiling is not None and LEAST * expected <= ceiling:
+    if first or ceiling is not None and LEAST * expected <= ceiling:
         rival = exact()
     if rival is None:
         data = lossy(effort)

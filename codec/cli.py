@@ -92,7 +92,7 @@ def _load_compress(parser: argparse.ArgumentParser) -> Callable:
         help="higher is better; fractions count; 100 is the best lossy point (default: 75)",
     )
     how.add_argument("-l", "--lossless", action="store_true", help="return every pixel exactly")
-    parser.add_argument("--lossy", action="store_true", help="a lossy file even where an exact one takes no more bytes, as of screenshots")
+    parser.add_argument("--lossy", action="store_true", help="lossy even where an exact file is no larger, as of screenshots")
     how.add_argument("--target-bytes", type=count, metavar="N", help="at most N bytes; 20k is 20 000, 1.5M 1 500 000")
     how.add_argument("--target-bpp", type=positive, metavar="X", help="at most X bits per pixel")
     how.add_argument("--target-psnr", type=positive, metavar="DB", help="at least DB decibels")
@@ -105,7 +105,7 @@ def _load_compress(parser: argparse.ArgumentParser) -> Callable:
         help="what the encoder works for, beside a small file: a low squared error, or a high structural similarity (default: psnr)",
     )
     parser.add_argument("--first-frame", action="store_true", help="of an animation, code the first frame")
-    parser.add_argument("--verify", action="store_true", help="decode before success is reported (default with -l)")
+    parser.add_argument("--verify", action="store_true", help="decode before success is reported (always of lossless files)")
     _add_execution(parser)
 
     def run(args: argparse.Namespace) -> int:
@@ -139,9 +139,9 @@ def _compress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes
         progress=args.progress,
         **_dropped_metadata(args),
     )
-    if args.verify or args.lossless:
-        api.verify(data, image, device=args.device, threads=args.threads, max_pixels=args.max_pixels)
     info = api.inspect(data)
+    if args.verify or info.lossless:
+        api.verify(data, image, device=args.device, threads=args.threads, max_pixels=args.max_pixels)
     parts = f"  ({_parts(info)})" if args.verbose else ""
     if not info.lossless and not isinstance(image, np.ndarray) and (conversion_words := conversion.needed(image)):
         remarks.append(conversion_words)

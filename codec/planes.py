@@ -58,14 +58,15 @@ def estimate(pixels: np.ndarray) -> float:
         np.linspace(0, max(0, side - _PIECE), min(_PIECES, -(-side // _PIECE))).astype(int) for side in (height, width)
     )
     predicted = LEFT | ABOVE | (MINUS_GREEN if channels > 2 else 0)
-    streams = {way: zlib.compressobj(1, wbits=-15) for way in (0, predicted)}
+    streams = zlib.compressobj(1, wbits=-15), zlib.compressobj(1, wbits=-15)
     total = seen = 0
     for top in rows:
         for left in columns:
             piece = pixels[top : top + _PIECE, left : left + _PIECE]
+            contents = piece.tobytes(), _residual(piece, predicted)
             total += min(
-                len(stream.compress(piece.tobytes() if way == 0 else _residual(piece, way))) + len(stream.flush(zlib.Z_SYNC_FLUSH))
-                for way, stream in streams.items()
+                len(stream.compress(content)) + len(stream.flush(zlib.Z_SYNC_FLUSH))
+                for stream, content in zip(streams, contents, strict=True)
             )
             seen += piece.shape[0] * piece.shape[1]
     return total * height * width / seen

@@ -35,7 +35,7 @@ def recorded(path: Path) -> Image.Image:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_golden_files_decode_for_ever(path):
-    """Same symbols (the check values of the file say so), and the pixels that were recorded: lossy ones within one level."""
+    """Same symbols (the check values of the file say so), and the recorded pixels, lossy ones within one level."""
     data, expected = path.read_bytes(), recorded(path)
     decoded = codec.decompress(data)
     info = codec.inspect(data)
@@ -44,7 +44,8 @@ def test_golden_files_decode_for_ever(path):
         assert decoded.getpalette() == expected.getpalette()
     else:
         assert level_differences(decoded, expected) <= 1
-    assert [info.width, info.height, info.quality, info.model] == json.loads((GOLDEN / "headers.json").read_text())[path.name]
+    headers = json.loads((GOLDEN / "headers.json").read_text())
+    assert [info.width, info.height, info.quality, info.model] == headers[path.name]
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if "two_tiles" in path.stem], ids=lambda path: path.stem)
@@ -54,7 +55,8 @@ def test_a_region_of_a_golden_file_is_a_part_of_its_picture(path):
     left = 1013 if width > 1024 else 250  # across the edge of a tile
     region = left, 7, width - left - 11, height - 20
     box = (left, 7, left + region[2], 7 + region[3])
-    assert level_differences(codec.decompress(path.read_bytes(), region=region), expected.crop(box)) <= (0 if "lossless" in path.stem else 1)
+    part = codec.decompress(path.read_bytes(), region=region)
+    assert level_differences(part, expected.crop(box)) <= (0 if "lossless" in path.stem else 1)
 
 
 @pytest.mark.parametrize("name", ["base_rgb", "base_gray", "filtered"])
@@ -82,7 +84,8 @@ def test_golden_models_have_what_the_shipped_model_has():
     def structure(model: weights.LossyModel) -> tuple:
         config = model.config
         trellis = config.trellis_step, config.trellis_level, config.trellis_states
-        return config.transform, config.prior, config.context_steps, len(config.hyper_groups) > 1, trellis, model.postfilter is not None
+        parts = len(config.hyper_groups) > 1, model.postfilter is not None
+        return config.transform, config.prior, config.context_steps, trellis, parts
 
     shipped = structure(weights.load(weights.PACKAGED / f"{weights.DEFAULT_MODEL}.safetensors"))
     ids = {codec.inspect(path.read_bytes()).model for path in FILES if not path.stem.startswith("lossless_")}

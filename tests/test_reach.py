@@ -99,7 +99,8 @@ def test_what_decides_the_means_sees(shape, beyond):
     model = network(SHAPES[shape])
     symbols, z = random(8, STRIDE), random(6, HYPER_STRIDE)
     y, _ = walk_latents(model.prior, model.prior.features(z, T), model.unit(T), lambda take, mean: take(symbols) + mean)
-    found = max(seen(y[rectangle(STRIDE, beyond)], symbols, STRIDE), seen(y[rectangle(STRIDE, beyond)], z, HYPER_STRIDE))
+    y = y[rectangle(STRIDE, beyond)]
+    found = max(seen(y, symbols, STRIDE), seen(y, z, HYPER_STRIDE))
     assert -(-found // HYPER_STRIDE) * HYPER_STRIDE == reach.context(model.config, beyond)
 
 

@@ -1,9 +1,9 @@
 """How far networks see beyond the edge of a rectangle, in pixels, from a configuration alone.
 
-Large pictures are computed in rectangles, each with the surroundings that its networks look at; with less there are seams. Rectangles
-begin and end at whole hyper-latents (64 pixels), so at whole samples of every layer: layers that change the resolution see no further
-than the rectangle, and what is computed beyond its edge is rounded up to whole samples of the coarser layer. Exact: nothing
-beyond counts, and something at the very end of it does.
+Large pictures are computed in rectangles, each with the surroundings that its networks look at; with less there are
+seams. Rectangles begin and end at whole hyper-latents (64 pixels), so at whole samples of every layer: layers that change
+the resolution see no further than the rectangle, and what is computed beyond its edge is rounded up to whole samples of
+the coarser layer. Exact: nothing beyond counts, and something at the very end of it does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def analysis(config: LossyConfig) -> int:
     """Pixels that latents see."""
     if config.transform != "residual":
         seen = 0
-        for _ in range(4):  # a strided 5×5 convolution: two samples at the finer resolution beyond twice what is asked for
+        for _ in range(4):  # a strided 5×5 convolution: two finer samples beyond twice what is asked for
             seen = 2 * seen + 2
         return seen
     return sum(count * stride for count, stride in zip(config.analysis_blocks, (4, 8, 16), strict=True))
