@@ -92,7 +92,7 @@ def test_formats_that_change_pixels_say_so(name, words, graphic, tmp_path, run):
 
 @pytest.mark.parametrize("name, words", [
     ("out.gif", "GIF does not hold"), ("out.icns", "ICNS does not hold"), ("out.pdf", "not written as PDF"),
-    ("out.eps", "not written as EPS"), ("out.ico", "ICO"), ("out.h5", "not written as HDF5"),
+    ("out.eps", "not written as EPS"), ("out.ico", "ICO holds at most 256×256"), ("out.h5", "not written as HDF5"),
 ])  # fmt: skip
 def test_formats_that_cannot_hold_the_pixels_are_refused(name, words, graphic, tmp_path, run):
     """A wide picture, of more than 256 colours in its last row."""

@@ -24,6 +24,7 @@ _SAVE_OPTIONS = {
     "WEBP": {"lossless": True, "exact": True},
     "AVIF": {"quality": 95, "subsampling": "4:4:4"},
 }
+_ICON = 256  # pixels of a side; without its own size among those asked for, Pillow would write others
 _APPROXIMATE = ("JPEG", "MPO", "AVIF")
 
 
@@ -72,6 +73,8 @@ def image_bytes(
         if format != "PNG":
             raise ImageError(f"{image.shape[2]} samples of 16 bits a pixel: take a name in .png or .npy")
         return _deep_png(image, remark)
+    if format == "ICO" and max(image.size) > _ICON:
+        raise ImageError(f"ICO holds at most {_ICON}×{_ICON} pixels: take a name in .png or .tif")
     options = {"sizes": [image.size, image.size[::-1]]} if format == "ICO" else _SAVE_OPTIONS.get(format, {})
     reason = None
     for form, words in _forms(image, format):
@@ -90,7 +93,7 @@ def image_bytes(
         return data
     if reason is None:
         raise ImageError(f"{format} does not hold this picture as it is: take a name in .png or .tif")
-    raise ImageError(f"cannot be written as {format}: {reason}; take a name in .png or .tif") from reason
+    raise ImageError(f"cannot be written as {format}: {reason}") from reason
 
 
 def _forms(image: Image.Image, format: str) -> Iterator[tuple[Image.Image, str]]:
