@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import png_file, save
+from pictures import png, png_file, save
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 from test_exif import camera
 
@@ -380,6 +380,14 @@ def test_cicp_of_a_png_comes_back_and_other_formats_say_that_they_cannot(small, 
     assert reading.read_image(str(tmp_path / "out.avif")).info["cicp"] == (9, 16, 0, 1)
 
 
+def test_cicp_of_sixteen_bits_a_sample_comes_back(tmp_path, rng):
+    pytest.importorskip("imagecodecs")
+    deep = png(rng.integers(0, 2**16, (7, 9, 3)).astype(">u2"))
+    (tmp_path / "in.png").write_bytes(deep[:33] + png_file((b"cICP", bytes([9, 16, 0, 1])))[8:-12] + deep[33:])
+    through(tmp_path / "in.png", tmp_path / "out.png")
+    assert b"cICP\x09\x10\0\1" in (tmp_path / "out.png").read_bytes()
+
+
 def test_the_colours_of_an_avif_come_back(small, tmp_path):
     small.save(tmp_path / "in.avif")
     assert "cicp" not in reading.read_image(str(tmp_path / "in.avif")).info  # sRGB: nothing to say
@@ -698,12 +706,13 @@ def packet(attributes: str, elements: str) -> bytes:
 
 
 @pytest.mark.parametrize(("attributes", "elements", "kept", "words"), [
-    (' hdrgm:Version="1.0"', DIRECTORY, "", "gain map, pictures or videos behind this one left out"),
+    (' hdrgm:Version="1.0"', DIRECTORY, "", "gain map left out"),
     ("", "<hdrgm:Version>1.0</hdrgm:Version><hdrgm:BaseRenditionIsHDR/>", "", "gain map left out"),
     (' hdrgm:Version = \'1.0\' dc:format="hdrgm:Version=&quot;1.0&quot; &gt;"', "",
      ' dc:format="hdrgm:Version=&quot;1.0&quot; &gt;"', "gain map left out"),
     (' GCamera:MotionPhoto="1" GCamera:MicroVideoOffset="9" GCamera:Other="2"', "", ' GCamera:Other="2"',
      "video of a motion photo left out"),
+    ("", DIRECTORY, "", "pictures behind this one left out"),
     (' xmpNote:HasExtendedXMP="0123456789ABCDEF0123456789ABCDEF"', "", "", "extended XMP left out"),
 ])  # fmt: skip
 def test_xmp_does_not_claim_what_the_picture_has_no_more(attributes, elements, kept, words, small, tmp_path):

@@ -3,11 +3,12 @@
 import re
 from xml.parsers import expat
 
+_BEHIND = "pictures behind this one"
 # Properties, by namespace, that lead a reader to data behind or beside the picture, which the codec does not keep.
 _CLAIMS = {
     "http://ns.adobe.com/hdr-gain-map/1.0/": "gain map",
     "http://ns.apple.com/HDRGainMap/1.0/": "gain map",
-    "http://ns.google.com/photos/1.0/container/": "pictures or videos behind this one",
+    "http://ns.google.com/photos/1.0/container/": _BEHIND,
     "http://ns.google.com/photos/1.0/camera/": "video of a motion photo",
     "http://ns.adobe.com/xmp/note/": "extended XMP",
 }
@@ -86,7 +87,7 @@ def _claims(packet: bytes) -> tuple[list[tuple[int, int]], list[str]]:
 
     parser.StartElementHandler, parser.EndElementHandler, parser.StartDoctypeDeclHandler = start, end, refuse
     parser.Parse(packet, True)
-    return cuts, list(words)
+    return cuts, [word for word in words if word != _BEHIND or len(words) == 1]  # unless another says what they are
 
 
 def _end_of_tag(packet: bytes, place: int) -> int:
