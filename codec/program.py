@@ -13,10 +13,10 @@ import os
 import sys
 from collections.abc import Callable
 
-# OpenMP's threads wait for one another in a loop before they sleep: pauses between two layers are shorter than the sleep, but on a
-# machine that has other work such loops take the time that the others need to arrive. (docs/EFFORT.md, "Beside other programs".)
-SPIN = {"GOMP_SPINCOUNT": "2000", "KMP_BLOCKTIME": "0"}
-CHOSEN = ("OMP_WAIT_POLICY", *SPIN)
+# How long OpenMP's threads (of GNU's library, which torch brings on Linux) wait in a loop before they sleep: some tens of microseconds,
+# as pauses between two layers take. Its own 300 000 are milliseconds, which on a machine with other work are taken from those waited for.
+SPIN = "2000"
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")  # by any of which somebody may have chosen
 
 
 def run(command: Callable[[list[str]], int], arguments: list[str]) -> int:
@@ -50,8 +50,8 @@ def _failed(error: OSError) -> int:
 
 def _choose_waiting() -> None:
     """Before torch is loaded, which loads OpenMP; unless somebody has chosen already."""
-    if not any(name in os.environ for name in CHOSEN):
-        os.environ.update(SPIN)
+    if not any(name in os.environ for name in WAITING):
+        os.environ[WAITING[0]] = SPIN
 
 
 class _Closed(io.TextIOBase):

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 import codec
-from codec import cli
+from codec import cli, program
 from codec.errors import LimitError
 from codec.picture import files
 
@@ -171,6 +171,27 @@ def test_a_windows_code_page_takes_what_it_can(folder):
     command = [sys.executable, "-m", "codec", "compress", "-l", str(folder / "in.png"), str(folder / "a")]
     done = subprocess.run(command, capture_output=True, env=environment, cwd=ROOT)
     assert done.returncode == 0 and b"in.png -> " in done.stderr and b"\\u" not in done.stderr
+
+
+WAITING = """
+import os, sys
+from codec import program
+
+def command(arguments):
+    print(os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules)
+    return 0
+
+for chosen in ({}, {"OMP_WAIT_POLICY": "active"}, {"KMP_BLOCKTIME": "1"}, {"GOMP_SPINCOUNT": "7"}):
+    for name in program.WAITING:
+        os.environ.pop(name, None)
+    os.environ.update(chosen)
+    program.run(command, [])
+"""
+
+
+def test_openmp_is_told_how_to_wait_before_torch_is_loaded_unless_somebody_has_chosen():
+    done = subprocess.run([sys.executable, "-c", WAITING], capture_output=True, text=True, cwd=ROOT)
+    assert (done.stdout, done.stderr) == (f"{program.SPIN} False\nNone False\nNone False\n7 False\n", "")
 
 
 def run(capsys, *arguments: str) -> tuple[int, str]:
