@@ -102,7 +102,7 @@ def _load_compress(parser: argparse.ArgumentParser) -> Callable:
     )
     parser.add_argument(
         "--tune", choices=metrics.TUNES, default=metrics.PSNR,
-        help="what the encoder works for, beside a small file: a low squared error, or a high structural similarity (default: psnr)",
+        help="what the encoder works for, beside a small file: a low squared error, a high structural similarity, or what people see (default: psnr)",
     )
     parser.add_argument("--first-frame", action="store_true", help="of an animation, code the first frame")
     parser.add_argument("--verify", action="store_true", help="decode before success is reported (always of lossless files)")
