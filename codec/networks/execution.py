@@ -43,8 +43,7 @@ def apart() -> Iterator[None]:
     modes = [_pop_mode() for _ in range(torch._C._len_torch_function_stack())]
     try:
         with contextlib.ExitStack() as settings:
-            if torch._C._len_torch_dispatch_stack():
-                settings.enter_context(torch._C._DisableTorchDispatch())
+            settings.enter_context(torch._C._DisableTorchDispatch())
             settings.enter_context(torch.inference_mode(False))
             for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
                 settings.enter_context(torch.autocast(kind, enabled=False))
