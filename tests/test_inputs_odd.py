@@ -97,7 +97,8 @@ def test_formats_that_change_pixels_say_so(name, words, graphic, tmp_path, run):
 def test_formats_that_cannot_hold_the_pixels_are_refused(name, words, graphic, tmp_path, run):
     """A wide picture, of more than 256 colours in its last row."""
     picture = graphic.resize((300, 20), Image.Resampling.NEAREST)
-    picture.paste(Image.fromarray(np.dstack([np.arange(300) % 256, np.arange(300) // 256, np.zeros(300)]).astype(np.uint8)), (0, 19))
+    row = np.dstack([np.arange(300) % 256, np.arange(300) // 256, np.zeros(300)]).astype(np.uint8)
+    picture.paste(Image.fromarray(row), (0, 19))
     (tmp_path / "a.lic").write_bytes(codec.compress(picture, lossless=True))
     status, err = run("decompress", str(tmp_path / "a.lic"), str(tmp_path / name))
     assert status == 1 and words in err and ".png" in err and err.count("\n") == 1 and not (tmp_path / name).exists()
@@ -135,11 +136,13 @@ def png_with(image: Image.Image, chunk) -> bytes:
 
 
 @pytest.mark.parametrize("chunk", [
-    lambda info: info.add_text("w", "x" * 2_000_000, zip=True), lambda info: info.add_itxt("w", "x" * 2_000_000, zip=True),
+    lambda info: info.add_text("w", "x" * 2_000_000, zip=True),
+    lambda info: info.add_itxt("w", "x" * 2_000_000, zip=True),
     lambda info: [info.add_text(f"w{index}", "x" * 1_000_000, zip=True) for index in range(70)],
     lambda info: info.add(b"iCCP", b"broken"), lambda info: info.add(b"eXIf", b"II*\0\xff\xff\xff\xff"),
     lambda info: info.add(b"pHYs", b"\0"), lambda info: info.add(b"cHRM", b"\1"), lambda info: info.add(b"gAMA", b""),
-    lambda info: info.add(b"tEXt", b""), lambda info: info.add(b"zTXt", b"key\0\0not zlib"), lambda info: info.add(b"iTXt", b"key\0"),
+    lambda info: info.add(b"tEXt", b""), lambda info: info.add(b"zTXt", b"key\0\0not zlib"),
+    lambda info: info.add(b"iTXt", b"key\0"),
     lambda info: info.add_text("Raw profile type exif", "\nexif\n  9999999999\nzz\n"),
     lambda info: info.add(b"sRGB", b""), lambda info: info.add(b"tIME", b"\0\0\0"), lambda info: info.add(b"caNv", b"x"),
 ])  # fmt: skip
@@ -159,25 +162,28 @@ def test_a_chunk_with_a_wrong_check_value_does_not_block_a_png(graphic, tmp_path
 
 
 ODD_TAGS = [
-    (315, 12, 1, 3.5, True), (700, 2, 4, "<x/>", True), (700, 3, 2, (1, 2), True), (282, 2, 4, "big", True), (282, 12, 1, 3.5, True),
+    (315, 12, 1, 3.5, True), (700, 2, 4, "<x/>", True), (700, 3, 2, (1, 2), True), (282, 2, 4, "big", True),
+    (282, 12, 1, 3.5, True),
     (296, 2, 4, "abc", True), (34675, 3, 2, (1, 2), True), (34665, 4, 1, 0xFFFFFF, True), (34853, 2, 4, "gps", True),
-    (33723, 4, 2, (1, 2), True), (34377, 1, 4, b"8BIM", True), (270, 3, 1, 7, True), (306, 5, 1, (1, 0), True), (33432, 1, 3, b"(c)", True),
+    (33723, 4, 2, (1, 2), True), (34377, 1, 4, b"8BIM", True), (270, 3, 1, 7, True), (306, 5, 1, (1, 0), True),
+    (33432, 1, 3, b"(c)", True),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("tag", ODD_TAGS)
 def test_no_tag_of_metadata_blocks_a_tiff(tag, graphic, tmp_path, run):
     tifffile = pytest.importorskip("tifffile")
-    options = {"resolution": None} if tag[0] != 282 else {}
-    tifffile.imwrite(tmp_path / "in.tif", np.asarray(graphic), photometric="rgb", metadata=None, software=False, extratags=[tag], **options)
+    options = {"photometric": "rgb", "metadata": None, "software": False, "extratags": [tag]}
+    tifffile.imwrite(tmp_path / "in.tif", np.asarray(graphic), **options)
     status, err = run("compress", "-l", str(tmp_path / "in.tif"), str(tmp_path / "a.lic"))
     assert status == 0 and err.count("\n") == 1, err
     assert codec.decompress((tmp_path / "a.lic").read_bytes()).tobytes() == graphic.tobytes()
 
 
 @pytest.mark.parametrize("segment", [
-    b"\xff\xe1\0\x0aExif\0\0II", b"\xff\xe1\0\x10Exif\0\0MM\0*\xff\xff\xff\xff", b"\xff\xe2\0\x06MPF\0", b"\xff\xe2\0\x0aMPF\0II*\0",
-    b"\xff\xe2\0\x10ICC_PROFILE\0\1\2", b"\xff\xed\0\x10Photoshop 3.0\0", b"\xff\xee\0\x07Adobe", b"\xff\xfe\0\2", b"\xff\xe0\0\x07JFIF\0",
+    b"\xff\xe1\0\x0aExif\0\0II", b"\xff\xe1\0\x10Exif\0\0MM\0*\xff\xff\xff\xff", b"\xff\xe2\0\x06MPF\0",
+    b"\xff\xe2\0\x0aMPF\0II*\0", b"\xff\xe2\0\x10ICC_PROFILE\0\1\2", b"\xff\xed\0\x10Photoshop 3.0\0",
+    b"\xff\xee\0\x07Adobe", b"\xff\xfe\0\2", b"\xff\xe0\0\x07JFIF\0",
     b"\xff\xe1\0\x20http://ns.adobe.com/xap/1.0/\0<", b"\xff\xef\0\4xx",
 ])  # fmt: skip
 def test_no_segment_of_metadata_blocks_a_jpeg(segment, graphic, tmp_path, run):

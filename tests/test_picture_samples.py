@@ -65,8 +65,8 @@ def gray(pixels: bytes, width: int, height: int, **changed) -> bytes:
 
 GRID = list(itertools.product([None, "zlib"], [None, (16, 16)], "<>", ["contig", "separate"]))
 KINDS = [  # photometric, samples, extra samples
-    ("minisblack", 1, None), ("miniswhite", 1, None), ("minisblack", 2, ["unassalpha"]), ("minisblack", 2, ["unspecified"]),
-    ("rgb", 3, None), ("rgb", 4, ["unassalpha"]), ("rgb", 4, ["unspecified"]), ("rgb", 4, ["assocalpha"]),
+    ("minisblack", 1, None), ("miniswhite", 1, None), ("minisblack", 2, ["unassalpha"]),
+    ("minisblack", 2, ["unspecified"]), ("rgb", 3, None), ("rgb", 4, ["unassalpha"]), ("rgb", 4, ["unspecified"]), ("rgb", 4, ["assocalpha"]),
     ("rgb", 5, ["unassalpha", "unspecified"]), ("rgb", 5, ["unspecified", "unspecified"]), ("separated", 4, None),
     ("separated", 5, ["unspecified"]), ("cielab", 3, None),
 ]  # fmt: skip
@@ -256,7 +256,9 @@ def test_inks_that_are_not_those_of_print_are_refused(tmp_path):
 # ── other formats ──
 
 
-@pytest.mark.parametrize("largest, exact_is_right", [(1, True), (15, True), (51, True), (100, False), (254, False), (255, True)])
+@pytest.mark.parametrize("largest, exact_is_right", [
+    (1, True), (15, True), (51, True), (100, False), (254, False), (255, True),
+])  # fmt: skip
 @pytest.mark.parametrize("plain", [False, True])
 def test_levels_of_a_pgm_that_do_not_spread_evenly_are_no_exact_picture(largest, exact_is_right, plain, tmp_path):
     values = [0, largest // 2, largest]

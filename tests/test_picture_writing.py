@@ -30,8 +30,9 @@ def pictures(photo: Image.Image) -> dict[str, Image.Image]:
     see_through.info["transparency"] = 7
     deep = Image.fromarray(np.arange(24 * 16, dtype=np.uint16).reshape(16, 24) * 170)
     return {
-        "1": photo.convert("1"), "L": photo.convert("L"), "LA": rgba.convert("LA"), "P": palette, "P200": indexed, "RGB": photo,
-        "RGBA": rgba, "P with RGBA": partly, "P keyed": see_through, "RGB keyed": keyed, "L keyed": keyed_gray, "I;16": deep,
+        "1": photo.convert("1"), "L": photo.convert("L"), "LA": rgba.convert("LA"), "P": palette, "P200": indexed,
+        "RGB": photo, "RGBA": rgba, "P with RGBA": partly, "P keyed": see_through, "RGB keyed": keyed,
+        "L keyed": keyed_gray, "I;16": deep,
         "PA": palette_alpha, "I": deep.convert("I"),
     }  # fmt: skip
 

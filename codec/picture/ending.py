@@ -10,7 +10,7 @@ _LAST = b"\xff\xd9"
 _SCAN = 0xDA
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers of frame headers: what components there are
 _SEQUENTIAL = (0xC0, 0xC1, 0xC3, 0xC5, 0xC7, 0xC9, 0xCB)
-_FOLLOWING = (b"\0" * 64, b"\x55" * 64, b"\xaa" * 64)  # samples that are not there would be read from these, differently
+_FOLLOWING = (b"\0" * 64, b"\x55" * 64, b"\xaa" * 64)  # from these, what is missing would be read differently
 
 
 def completed(data: bytes) -> bytes | None:

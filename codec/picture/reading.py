@@ -45,8 +45,9 @@ def read_image(
 
 
 def _decoded(
-    data: bytes, metadata: dict, *, first_frame: bool, max_pixels: int | None, exact: bool, remark: Callable[[str], None]
-) -> Image.Image | DeepImage:
+    data: bytes, metadata: dict, *, first_frame: bool, max_pixels: int | None, exact: bool,
+    remark: Callable[[str], None],
+) -> Image.Image | DeepImage:  # fmt: skip
     """The picture of an image file, as its file means it."""
     try:
         image = Image.open(io.BytesIO(data))

@@ -1,8 +1,8 @@
 """What the samples of an image file are, by its own header and tags: whether Pillow reads them as they stand.
 
-Pillow gives a picture a mode, which says neither how deep the samples of the file were, nor whether they had a sign, nor
-which of them have gone. So the file is asked: what is not known to be read right is refused, and what does not come
-along is said.
+Pillow gives a picture a mode, which says neither how deep the samples of the file were, nor whether they had a sign,
+nor which of them have gone. So the file is asked: what is not known to be read right is refused, and what does not
+come along is said.
 """
 
 import sys
@@ -16,11 +16,11 @@ from . import png
 from .boxes import boxes
 from .conversion import DEEP
 
-# Formats of which it has been looked up in Pillow what its decoders do with each kind of sample that there may be. Others are
-# drawings that a program would have to draw (EPS, WMF), measurements (FITS, SPIDER, McIDAS), or what needs a plugin.
+# Formats of which it is known what Pillow's decoders do with each kind of sample that there may be. Others are drawings that
+# a program would have to draw (EPS, WMF), measurements (FITS, SPIDER, McIDAS), or what needs a plugin.
 KNOWN = frozenset(
-    "AVIF BLP BMP CUR DCX DDS DIB FLI FTEX GBR GIF ICNS ICO IM JPEG JPEG2000 MPO MSP PCX PIXAR PNG PPM PSD QOI SGI SUN TGA "
-    "TIFF WEBP XBM XPM XVTHUMB".split()
+    "AVIF BLP BMP CUR DCX DDS DIB FLI FTEX GBR GIF ICNS ICO IM JPEG JPEG2000 MPO MSP PCX PIXAR PNG PPM PSD QOI SGI SUN "
+    "TGA TIFF WEBP XBM XPM XVTHUMB".split()
 )
 _ELSEWHERE = "convert the file to PNG or TIFF"
 _FIVE_SIX_FIVE = ("BGR;16", "RGB;16")  # Pillow's: bits of the three samples of a pixel
@@ -33,7 +33,7 @@ def check_format(image: Image.Image) -> None:
 
 
 def pictures(image: Image.Image, data: bytes) -> int:
-    """How many pictures of equal right a file has. What only goes with one of them (a preview, layers) does not count."""
+    """How many pictures of equal right a file has. What goes with one of them (a preview, layers) does not count."""
     if image.format in ("MPO", "PSD"):  # a JPEG with a preview or a gain map behind it; a picture and its layers
         return 1
     if image.format == "DDS":
@@ -91,7 +91,7 @@ def mend(image: Image.Image, data: bytes, remark: Callable[[str], None]) -> Imag
     if image.format == "TIFF" and image.mode == "I;16" and image.tag_v2[_PHOTOMETRIC] == _WHITE_IS_ZERO:
         image.frombytes((0xFFFF - np.asarray(image)).astype("<u2").tobytes())
     elif image.format == "TGA" and image.mode == "RGBA" and data[16] == 32 and not data[17] & 15:
-        info, image = image.info, image.convert("RGB")  # whose new picture has no transparency, whatever these bytes are
+        info, image = image.info, image.convert("RGB")
         image.info = info
         remark("a fourth sample left out, which the file does not call alpha")
     return image
@@ -103,11 +103,10 @@ def _refuse(what: str, way: str = _ELSEWHERE) -> None:
 
 # ── TIFF, by its tags ──
 
-_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _STRIPS = 254, 256, 257, 258, 259, 262, 266, 273
-_ORIENTATION = 274
-_SAMPLES, _STRIP_ROWS, _STRIP_BYTES, _PLANAR, _COLOURS, _TILE_WIDTH, _TILE_ROWS, _TILES = 277, 278, 279, 284, 320, 322, 323, 324
-_TILE_BYTES, _SUBFILES, _INK_SET, _EXTRA, _FORMAT, _YCC_WEIGHTS, _SUBSAMPLING, _BLACK_WHITE = 325, 330, 332, 338, 339, 529, 530, 532
-_DEPTH = 32997
+_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 254, 256, 257, 258, 259, 262, 266
+_STRIPS, _ORIENTATION, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES, _PLANAR = 273, 274, 277, 278, 279, 284
+_COLOURS, _TILE_WIDTH, _TILE_ROWS, _TILES, _TILE_BYTES, _SUBFILES = 320, 322, 323, 324, 325, 330
+_INK_SET, _EXTRA, _FORMAT, _YCC_WEIGHTS, _SUBSAMPLING, _BLACK_WHITE, _DEPTH = 332, 338, 339, 529, 530, 532, 32997
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _INK, _YCC = 0, 1, 2, 3, 5, 6  # photometric interpretations
 _UNCOMPRESSED, _OLD_JPEG = 1, 6
 _ASSOCIATED = 1  # an extra sample: alpha that has been multiplied into the colours
@@ -196,7 +195,7 @@ def _check_palette(
 
 
 def _check_parts(tags, numbers: Callable, planes: int, deep: tuple, raw: bool) -> None:
-    """All strips or tiles must be there: what Pillow finds no part for stays black, and parts without data are no picture."""
+    """All strips or tiles must be there: what Pillow finds none for stays black, and those without data are no picture."""
     width, height = tags[_WIDTH], tags[_HEIGHT]
     if _STRIPS in tags:
         rows = min(tags.get(_STRIP_ROWS, height), height)
@@ -228,7 +227,8 @@ def _places(data: bytes, words: bytes) -> Iterator[int]:
 def _check_levels(largest: int) -> None:
     """PGM and PPM: samples of 0 to `largest`, which Pillow spreads over 8 or 16 bits and rounds."""
     if (255 if largest < 256 else 0xFFFF) % largest:
-        _refuse(f"samples of 0 to {largest}, which do not spread evenly over 8 or 16 bits", "scale them to 255 or 65535")
+        way = "scale them to 0 to 255 or 65535"
+        _refuse(f"samples of 0 to {largest}, which do not spread evenly over 8 or 16 bits", way)
 
 
 def _bits_of_avif(data: bytes) -> int:
@@ -277,7 +277,7 @@ def _check_jp2_box(type: bytes, content: bytes, components: int) -> None:
 def _check_blocks(pixel_format: str) -> None:
     """DDS: textures in blocks whose samples are no levels of 8 bits."""
     if pixel_format.startswith("BC6"):
-        _refuse(f"a texture of high dynamic range ({pixel_format})", "lossy and lossless files hold levels, convert it first")
+        _refuse(f"a texture of high dynamic range ({pixel_format})", "convert it to levels of 8 bits")
     if pixel_format.endswith("S"):
         _refuse(f"a texture with a sign ({pixel_format})")
 

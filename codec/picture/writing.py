@@ -58,7 +58,7 @@ def image_bytes(
 ) -> bytes:
     """An image file in memory, with the metadata of `info` as far as the format carries it.
 
-    The file shows the very pixels of the image, or it is one of JPEG or AVIF; ImageError where it does not, or cannot be.
+    The file shows the very pixels of the image, or it is a JPEG or an AVIF; ImageError where it does not, or cannot be.
     `remark` is told in words for people what the format does not carry.
     """
     if format == ARRAY:
@@ -97,7 +97,7 @@ def image_bytes(
 
 
 def _forms(image: Image.Image, format: str) -> Iterator[tuple[Image.Image, str]]:
-    """The image, and the form in which it shows the same where its mode is not known; with what is to be said of that."""
+    """The image, and the form in which it shows the same where its mode is not known; with the words for that."""
     if image.mode in conversion.DEEP and format in _APPROXIMATE:
         raise ImageError(f"{format} holds 8 bits a sample, and the picture has 16: take a name in .png or .tif")
     words = "" if image.mode in conversion.DEEP else conversion.needed(image)
