@@ -1,8 +1,9 @@
 """A process of our own: what is set before a command runs, and how it ends. A library call does none of this.
 
-Streams that the caller has closed stay closed for us: their numbers are held, so that no file which is opened later gets one of
-them. Words for people never stop the work: what a console cannot show is written in other characters, and a reader of stderr
-that has gone is not missed. What goes to stdout is asked for, and if it does not arrive, the exit status says so.
+Streams that the caller has closed stay closed for us: their numbers are held, so that no file that is opened later gets
+one of them. Words for people never stop the work: what a console cannot show is written in other characters, and a
+reader of stderr that has gone is not missed. What goes to stdout is asked for, and if it does not arrive, the exit
+status says so.
 """
 
 import codecs
@@ -13,8 +14,9 @@ import os
 import sys
 from collections.abc import Callable
 
-# How long OpenMP's threads (of GNU's library, which torch brings on Linux) wait in a loop before they sleep: some tens of microseconds,
-# as pauses between two layers take. Its own 300 000 are milliseconds, which on a machine with other work are taken from those waited for.
+# How long OpenMP's threads (of GNU's library, which torch brings on Linux) wait in a loop before they sleep: some tens of
+# microseconds, as pauses between two layers take. Its own 300 000 are milliseconds, which on a machine with other work
+# are taken from the thread that is waited for.
 SPIN = "2000"
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")  # by any of which somebody may have chosen
 
@@ -108,7 +110,7 @@ def _let_words_pass() -> None:
 
 
 _OTHERWISE = "codec.otherwise"
-_PLAIN = {"×": "x", "→": "->", "…": "...", "–": "-", "—": "-", "−": "-", "≥": ">=", "≤": "<=", "·": "*", "\u2009": " ", "λ": "lambda", "²": "^2"}
+_PLAIN = {"×": "x", "→": "->", "…": "...", "–": "-", "−": "-", "≥": ">=", "·": "*", "\u2009": " ", "λ": "lambda", "²": "^2"}
 
 
 def _otherwise(error: UnicodeError) -> tuple[str, int]:

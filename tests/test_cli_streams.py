@@ -48,7 +48,7 @@ def folder(tmp_path, monkeypatch, data):
 
 
 def shell(script: str, **environment: str) -> tuple[str, str]:
-    """What bash prints on stdout and on stderr; the script's own status has to be 0. The commands are quiet unless called by `codec`."""
+    """What bash prints on stdout and on stderr; its own status has to be 0. The commands are quiet unless called by `codec`."""
     environment = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)} | environment
     environment.pop("PYTHONUNBUFFERED", None)  # of which it depends whether a stream takes no more now or at the end
     done = subprocess.run(["bash", "-c", PRELUDE + script], capture_output=True, env=environment, timeout=300)
@@ -97,7 +97,7 @@ def test_pictures_go_into_streams_as_png_unless_the_name_says_otherwise(folder):
 
 
 def test_closed_streams_are_neither_used_nor_given_to_files(folder, data):
-    """The number of a closed stream goes to the next file that is opened: words for people were written into pictures."""
+    """The number of a closed stream goes to the next file that is opened, into which words for people were written."""
     check(
         """
         compress in.png a <&-

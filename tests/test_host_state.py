@@ -153,7 +153,8 @@ def test_every_other_entrance_is_guarded_too(photo, tiny_model, never_loaded):
         adapted = codec.compress(larger, lossless=True, effort=4)
         seen = codec.compress(photo, 60, tune=metrics.SSIMULACRA2)
         reached = codec.compress(photo, target_psnr=18)
-        return [adapted, seen, reached, file.getvalue(), image.tobytes(), small.tobytes(), chunk, lic.decode(chunk).tobytes(), explained.data, *moved, drawn.tobytes()]
+        shown = [picture.tobytes() for picture in (image, small, lic.decode(chunk), drawn)]
+        return [adapted, seen, reached, file.getvalue(), chunk, explained.data, *moved, *shown]
 
     with contextlib.ExitStack() as host:
         for name, setting in SETTINGS.items():

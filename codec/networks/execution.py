@@ -1,4 +1,4 @@
-"""Where networks run, with how many threads, and apart from what the host program has set: none of it changes what a file says."""
+"""Where networks run, with how many threads, apart from what the host program has set: none of it changes a file."""
 
 from __future__ import annotations
 
@@ -34,11 +34,12 @@ if hasattr(os, "register_at_fork"):
 def apart() -> Iterator[None]:
     """torch as it is in a program that has set nothing, in this thread and for the duration; afterwards all is as it was.
 
-    Left out are the host's autocast, inference mode, gradients, and whatever it has put between its calls and torch: a default
-    device, modes that see functions or operators. Tensors that are made here are ordinary ones, which may be kept and used anywhere.
-    What torch has for the whole process alone is not touched, for other threads would see it, and the networks do not depend on it:
-    they name the type of what they make (default type), take no products of float32 matrices (their precision), draw from
-    generators of their own. Only without oneDNN (`torch.backends.mkldnn.enabled`) an encoder may choose other symbols, as on another machine.
+    Left out are the host's autocast, inference mode, gradients, and whatever it has put between its calls and torch: a
+    default device, modes that see functions or operators. Tensors that are made here may be kept and used anywhere.
+    What torch has for the whole process is not touched, for other threads would see it, and the networks do not depend
+    on it: they name the type of what they make (default type), take no products of float32 matrices (their precision),
+    draw from generators of their own. Only without oneDNN (`torch.backends.mkldnn.enabled`), and where the host lets it
+    round convolutions (`torch.backends.mkldnn.conv.fp32_precision`), an encoder may choose otherwise, as elsewhere.
     """
     modes = [_pop_mode() for _ in range(torch._C._len_torch_function_stack())]
     try:

@@ -1,7 +1,7 @@
 """Bytes by name: read whole, and written whole or not at all. "-" is stdin or stdout.
 
-Names of what is open already (/dev/stdin, /dev/stdout, /dev/fd/63 and the like, as shells make of <(…) and >(…)), named pipes
-and devices are streams too: read to their end, written to as they are, never replaced. docs/INPUTS.md, "Streams and names".
+Names of what is open already (/dev/stdin, /dev/stdout, /dev/fd/63, as shells make of <(…) and >(…)), named pipes and
+devices are streams too: read to their end, written to as they are, never replaced. docs/INPUTS.md, "Streams and names".
 """
 
 import errno
@@ -15,10 +15,10 @@ from pathlib import Path
 
 from ..errors import LimitError
 
-MOST = 2**31  # bytes from a stream, whose size nobody knows before: more than the largest picture needs, and an end to /dev/zero
+MOST = 2**31  # bytes from a stream, whose size nobody knows: more than the largest picture needs, and an end to /dev/zero
 _PIECE = 2**20
 _STANDARD = ("stdin", "stdout", "stderr")
-_OPEN_ALREADY = re.compile(rf"/dev/(?:{'|'.join(_STANDARD)})|/(?:dev|proc/self)/fd/[0-9]+") if os.name == "posix" else re.compile("(?!)")
+_OPEN_ALREADY = re.compile(r"/dev/(?:stdin|stdout|stderr)|/(?:dev|proc/self)/fd/[0-9]+" if os.name == "posix" else "(?!)")
 
 
 def _number(name: str) -> int | None:
@@ -27,7 +27,7 @@ def _number(name: str) -> int | None:
         return None
     last = name.rpartition("/")[2]
     number = _STANDARD.index(last) if last in _STANDARD else int(last)
-    if number < len(_STANDARD) and getattr(sys, f"__{_STANDARD[number]}__") is None:  # what is open there instead is not the caller's
+    if number < len(_STANDARD) and getattr(sys, f"__{_STANDARD[number]}__") is None:  # what is there instead is not meant
         raise OSError(errno.EBADF, f"{_STANDARD[number]} is closed")
     return number
 
@@ -46,7 +46,7 @@ def is_same_file(name: str, other: str) -> bool:
 
 
 def _found(name: str) -> os.stat_result | None:
-    """What a name leads to; None if it leads nowhere yet, which of a dangling link is its target. OSError for what no file can be."""
+    """What a name leads to, a link's target; None if that is not there yet. OSError for what no file can be."""
     try:
         return os.stat(name)
     except (FileNotFoundError, NotADirectoryError):
