@@ -30,13 +30,13 @@ class Lic(Codec):
 
         And for those in Fortran order or foreign byte order: who decodes takes our bytes for that order, silently.
         """
-        chunk = np.asarray(buf)
+        chunk = np.asanyarray(buf)
         if not chunk.dtype.isnative or chunk.flags.f_contiguous and not chunk.flags.c_contiguous:
             raise ImageError(f"chunk of {chunk.dtype.str} in order {'CF'[not chunk.flags.c_contiguous]}: only native bytes in order C are coded")
         while chunk.ndim > 2 and chunk.shape[0] == 1:
             chunk = chunk[0]
         how = {"lossless": True} if self.lossless else {"quality": self.quality}
-        return api.compress(np.ascontiguousarray(chunk), effort=self.effort, **how)
+        return api.compress(np.require(chunk, requirements="C"), effort=self.effort, **how)
 
     def decode(self, buf, out=None):
         """The samples, in the shape of the picture, or in `out` in its own. Raises CodecError."""

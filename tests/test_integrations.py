@@ -47,6 +47,11 @@ def test_chunks_come_back(lic, shape, dtype, rng):
     assert np.array_equal(out, chunk) and np.array_equal(coder.decode(data).reshape(shape), chunk)
 
 
+def test_a_masked_chunk_is_refused(lic):
+    with pytest.raises(codec.ImageError, match="masked"):
+        lic().encode(np.ma.masked_array(np.zeros((8, 8), np.uint8), np.eye(8)))
+
+
 def test_a_codec_says_how_it_codes(lic, photo):
     coder = lic(lossless=False, quality=90, effort=1)
     assert coder.get_config() == {"id": "lic", "lossless": False, "quality": 90.0, "effort": 1}
