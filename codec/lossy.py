@@ -25,7 +25,8 @@ from torch import Tensor
 from . import hyperlatents, postfilter, weights
 from .container import QUALITY_MAX
 from .entropy.coder import BitCounter, Coder, QueueReader, QueueWriter, code_grouped
-from .errors import FormatError, TruncatedError, UnsupportedError
+from .errors import FormatError, TruncatedError
+from .metrics import PSNR
 from .networks import reach
 from .networks.exact import INPUT_MAX, OUTPUT_STEP
 from .networks.execution import execution
@@ -55,19 +56,20 @@ def encode(
     quality: int,
     *,
     infer: Callable[[Encoder, int], Latents] | None = None,
+    tune: str = PSNR,
     device: str = "auto",
     threads: int = 0,
 ) -> tuple[bytes, bytes]:
     """pixels: H×W×3 uint8; quality: 0..10000 -> (model id, latents section).
 
-    `infer` finds the latents of a block at a quality; None is one amortised pass.
+    `infer` finds the latents of a block at a quality; None is one amortised pass. tune: whose model codes.
     """
     height, width, _ = pixels.shape
     setting = _SETTING.pack(width, height, quality)
     layout = tiles(height, width)
     streams: dict[Tile, tuple[bytes, int]] = {}
     with execution(device, threads) as place:
-        model = weights.load(weights.default_path(), place)
+        model = weights.load(weights.default_path(tune=tune), place)
         normals = []
         margin = max(ENCODER_MARGIN, -(-reach.hyper_inference(model.config) // HYPER_STRIDE) * HYPER_STRIDE)
         for block in whole(height, width).cut(block_size(height, width)):

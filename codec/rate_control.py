@@ -74,11 +74,11 @@ def encode(
     Raises TargetError if no quality reaches the target; it names the nearest result.
     """
     if target is None:
-        model_id, section = lossy.encode(colour, quality, infer=_inference(colour, effort, progress, tune), device=device, threads=threads)
+        model_id, section = lossy.encode(colour, quality, infer=_inference(colour, effort, progress, tune), tune=tune, device=device, threads=threads)
         return pack(model_id, quality, section)
     with execution(device, threads) as place:
         large = colour.shape[0] * colour.shape[1] >= lossy.HUGE  # whose latents are never all in memory
-        encoder = Encoder(weights.load(weights.default_path(), place), _middle(colour) if large else colour)
+        encoder = Encoder(weights.load(weights.default_path(tune=tune), place), _middle(colour) if large else colour)
 
         def file(latents: Latents) -> bytes:
             return pack(encoder.model.model_id, latents.quality, encoder.write(latents))
@@ -103,7 +103,7 @@ def encode(
         def search_at(level: int, curve: np.ndarray, probes: int) -> _Search:
             def attempt(q: int, draft: bool) -> tuple[object, float]:
                 if large:
-                    return _attempt_by_blocks(colour, pack, target, q, _inference(colour, level, progress, tune), gray, device, threads)
+                    return _attempt_by_blocks(colour, pack, target, q, _inference(colour, level, progress, tune), gray, tune, device, threads)
                 y = analyses.at(q)
                 with lossy.transform_precision(place) if draft else contextlib.nullcontext():
                     latents = refine.refine(encoder, y, q, level, progress, tune)
@@ -148,10 +148,10 @@ def _middle(colour: np.ndarray) -> np.ndarray:
 
 
 def _attempt_by_blocks(
-    colour: np.ndarray, pack: Callable, target: Target, quality: int, infer: Callable, gray: bool, device: str, threads: int
+    colour: np.ndarray, pack: Callable, target: Target, quality: int, infer: Callable, gray: bool, tune: str, device: str, threads: int
 ) -> tuple[bytes, float]:
     """The file of a large picture at a quality, and its log(bytes) or its PSNR."""
-    model_id, section = lossy.encode(colour, quality, infer=infer, device=device, threads=threads)
+    model_id, section = lossy.encode(colour, quality, infer=infer, tune=tune, device=device, threads=threads)
     data = pack(model_id, quality, section)
     if target.bytes is not None:
         return data, math.log(len(data))

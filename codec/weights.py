@@ -6,8 +6,8 @@ A compressed file names its model by the first four bytes of the SHA-256 of the 
 
 Models are looked for among the packaged ones and, before them, in the folder that the environment variable
 CODEC_MODELS names (every *.safetensors in it), where names and hashes are looked up first.
-The model that compresses is `base`, or the one that CODEC_MODEL names; for lossless pictures `lossless-base`, or the one
-that CODEC_LOSSLESS_MODEL names.
+The model that compresses is `base`, or for the eye (tune "ssimulacra2") `eyes` where that lies beside it, or whatever the
+tune the one that CODEC_MODEL names; for lossless pictures `lossless-base`, or the one that CODEC_LOSSLESS_MODEL names.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from .entropy.distributions import Table
 from .entropy.mixtures import Arithmetic, tables
 from .entropy.trellis import POLYNOMIALS
 from .errors import FormatError, UnsupportedError
+from .metrics import PSNR, SSIMULACRA2
 from .networks.config import LosslessConfig, LossyConfig
 from .networks.exact import IntegerNetwork
 from .networks.execution import apart
@@ -41,6 +42,7 @@ from .postfilter import FEATURES
 
 PACKAGED = Path(__file__).parent / "weights"
 DEFAULT_MODEL = "base"
+TUNED_MODELS = {SSIMULACRA2: "eyes"}  # by tune: what is taken in place of the default model beside it
 DEFAULT_LOSSLESS_MODEL = "lossless-base"
 LAYOUT = "lic-lossy-1"
 LOSSLESS_LAYOUT = "lic-lossless-1"
@@ -81,16 +83,19 @@ def _candidates() -> list[Path]:
     return [path for path in files if not path.name.endswith(".stable.safetensors")]
 
 
-def default_path(*, lossless: bool = False) -> Path:
-    """The model that compresses. Raises UnsupportedError if it is not there."""
+def default_path(*, lossless: bool = False, tune: str = PSNR) -> Path:
+    """The model that compresses, for a tune (`metrics.TUNES`). Raises UnsupportedError if it is not there."""
     if lossless:
-        name = os.environ.get("CODEC_LOSSLESS_MODEL", DEFAULT_LOSSLESS_MODEL)
+        names = [os.environ.get("CODEC_LOSSLESS_MODEL", DEFAULT_LOSSLESS_MODEL)]
+    elif "CODEC_MODEL" in os.environ:
+        names = [os.environ["CODEC_MODEL"]]
     else:
-        name = os.environ.get("CODEC_MODEL", DEFAULT_MODEL)
-    for path in _candidates():
-        if path.stem == name:
-            return path
-    raise UnsupportedError(f"no model named {name!r} is installed")
+        names = [TUNED_MODELS.get(tune, DEFAULT_MODEL), DEFAULT_MODEL]
+    found = [path for path in _candidates() if path.stem in names]
+    if not found:
+        raise UnsupportedError(f"no model named {names[-1]!r} is installed")
+    # Of the first folder that has any of them: a `base` of one's own goes before a packaged `eyes`.
+    return min((path for path in found if path.parent == found[0].parent), key=lambda path: names.index(path.stem))
 
 
 def find(model_id: bytes) -> Path:

@@ -68,7 +68,10 @@ def test_more_bytes_than_the_best_quality_needs_give_the_best_quality(photo):
 
 def search(goal: _Goal, truth, curve=GRID / 1000) -> _Search:
     """Drafts are off by a little, and their results must not be used."""
-    attempt = lambda q, draft: (None, truth(q) + 0.01 * math.sin(9 * q)) if draft else (q, truth(q))
+
+    def attempt(q, draft):
+        return (None, truth(q) + 0.01 * math.sin(9 * q)) if draft else (q, truth(q))
+
     return _Search(goal, curve, attempt, rate_control.PROBES, rate_control.DRAFTS).run()
 
 
@@ -131,6 +134,46 @@ def test_drafts_and_samples_are_rough_but_right(photo):
         added = rate_control._sampled(model, pixels, curve, float(curve[5]), False)
         true = psnr(pixels, encoder.picture(refine.refine(encoder, encoder.analyse(5000), 5000, refine.CHEAP)))
     assert abs(curve[5] + added - true) < 1.5
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Two models in a folder of one's own, which are `base` and `eyes` there; nothing else chooses."""
+    golden = Path(__file__).parent / "golden" / "v1"
+    for source, name in (("tiny", "base"), ("trellis", "eyes")):
+        (tmp_path / f"{name}.safetensors").write_bytes((golden / f"{source}.safetensors").read_bytes())
+    monkeypatch.setenv("CODEC_MODELS", str(tmp_path))
+    monkeypatch.delenv("CODEC_MODEL")
+    return tmp_path
+
+
+def model_of(data: bytes) -> str:
+    codec.decompress(data)  # finds it by its id
+    return codec.inspect(data).model
+
+
+def test_a_tune_for_the_eye_takes_the_model_for_it(folder, photo):
+    base, eyes = (weights.digest(folder / f"{name}.safetensors")[:4].hex() for name in ("base", "eyes"))
+    for options in ({}, {"target_bytes": 900}):
+        assert model_of(codec.compress(photo, tune="ssimulacra2", **options)) == eyes
+        for tune in ("psnr", "ms-ssim"):
+            assert model_of(codec.compress(photo, tune=tune, **options)) == base
+
+
+def test_a_folder_without_a_model_for_the_eye_has_its_one_model(folder, photo):
+    """A packaged one was not made for it."""
+    (folder / "eyes.safetensors").unlink()
+    base = weights.digest(folder / "base.safetensors")[:4].hex()
+    assert model_of(codec.compress(photo, tune="ssimulacra2")) == base
+
+
+def test_the_model_that_the_environment_names_serves_every_tune(folder, photo, monkeypatch):
+    monkeypatch.setenv("CODEC_MODEL", "base")
+    base = weights.digest(folder / "base.safetensors")[:4].hex()
+    assert model_of(codec.compress(photo, tune="ssimulacra2")) == base
+    monkeypatch.setenv("CODEC_MODEL", "absent")
+    with pytest.raises(codec.UnsupportedError, match="absent"):
+        codec.compress(photo, tune="ssimulacra2")
 
 
 def test_the_end_of_the_scale_is_the_nearest_where_nothing_reaches():
