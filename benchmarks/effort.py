@@ -18,8 +18,8 @@ import numpy as np
 import codec
 from codec import weights
 from codec.evaluation import bdrate, images
-from codec.picture.reading import read_image
 from codec.metrics import psnr
+from codec.picture.reading import read_image
 
 PROMISES = {3: (2.0, 1.0), 5: (5.0, 2.0), 6: (6.0, 12.0), 9: (8.0, 60.0)}  # effort: BD-rate saved in percent, seconds an image
 

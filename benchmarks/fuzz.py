@@ -28,6 +28,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -225,7 +226,7 @@ def hostile(rng: np.random.Generator) -> Iterator[tuple[str, bytes, Callable[[],
         with unchecked() if forged else contextlib.nullcontext():
             what, data = mutant(open_files if forged else files, rng, forged=forged)
         kind = rng.random()
-        yield f"forged {what}" if forged else what, data, lambda: attack(data, forged, kind)
+        yield f"forged {what}" if forged else what, data, partial(attack, data, forged, kind)
 
 
 def _limit_memory() -> None:

@@ -19,8 +19,8 @@ import numpy as np
 
 import codec
 from codec.evaluation import images
-from codec.picture.reading import read_image
 from codec.metrics import psnr
+from codec.picture.reading import read_image
 
 QUALITIES = {"bytes": (10.0, 50.0, 90.0), "bpp": (70.0,), "psnr": (40.0,)}  # whose results become the targets
 
@@ -126,7 +126,8 @@ def fit(paths: list[Path]) -> int:
         text, count = re.subn(rf"^{name} = [^#\n]*(?=  #)", f"{name} = {value}", text, flags=re.MULTILINE)
         assert count == 1, f"{name} is not where it was"
     source.write_text(text, "utf-8")
-    scatters = f"log-rate {rest:.3f}, PSNR {10 / np.log(10) * scatter(ratio):.2f} dB, with a sample {np.std(correction - rise * place - start):.2f} dB"
+    decibels, sampled = 10 / np.log(10) * scatter(ratio), np.std(correction - rise * place - start)
+    scatters = f"log-rate {rest:.3f}, PSNR {decibels:.2f} dB, with a sample {sampled:.2f} dB"
     print(f"standard deviations over {len(paths)} images: {scatters}; written to {source.name}")
     return 0
 

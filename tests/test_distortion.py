@@ -138,7 +138,7 @@ def test_a_tune_is_for_lossy_files_that_are_searched(pixels, tmp_path, capsys):
 
 @pytest.mark.usefixtures("tiny_model")
 def test_the_command_line_and_pillow_pass_it_on(pixels, tmp_path):
-    import codec.pillow_plugin  # noqa: F401
+    import codec.pillow_plugin
 
     picture = Image.fromarray(pixels[:64, :64])
     picture.save(tmp_path / "in.png")

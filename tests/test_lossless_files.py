@@ -15,7 +15,6 @@ from PIL import Image, ImageDraw
 
 import codec
 from codec import api, cli, container, lossless, weights
-from codec.container import Tag
 from codec.errors import FormatError, ImageError
 from codec.picture import reading
 from codec.picture.picture import LAYOUTS

@@ -82,8 +82,8 @@ def test_taking_and_putting_differentiate_like_slices():
     unit = torch.randn(2, 8, 1, 1, dtype=torch.float64, requires_grad=True)
     for places in step_places(6, 8):
         values = take(x, places).detach().requires_grad_()
-        assert torch.autograd.gradcheck(lambda x, unit: take(x, places) * take(unit, places), (x, unit))
-        assert torch.autograd.gradcheck(lambda x, values: put(x, values, places), (x, values))
+        assert torch.autograd.gradcheck(lambda x, unit, at=places: take(x, at) * take(unit, at), (x, unit))
+        assert torch.autograd.gradcheck(lambda x, values, at=places: put(x, values, at), (x, values))
 
 
 def test_a_mean_depends_on_latents_of_earlier_steps_alone():
@@ -99,7 +99,7 @@ def test_a_mean_depends_on_latents_of_earlier_steps_alone():
     for places in step_places(config.context_steps, config.latent_channels)[3:]:
         later = put(later, take(later, places) + 1, places)
     with torch.no_grad():
-        means = [walk_latents(model.prior, features, model.unit(t), lambda take, mean: take(v))[1] for v in (y, later)]
+        means = [walk_latents(model.prior, features, model.unit(t), lambda take, mean, v=v: take(v))[1] for v in (y, later)]
     equal = [torch.equal(*(take(m, places) for m in means)) for places in step_places(config.context_steps, config.latent_channels)]
     assert equal == [True] * 4 + [False] * 2
 

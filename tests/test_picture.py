@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from codec.errors import ImageError, LimitError
-from codec.picture import reading, writing
 from codec.picture import picture as pictures
+from codec.picture import reading, writing
 
 EXIF = Image.Exif()
 EXIF[0x010E] = "a description"

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, UnidentifiedImageError
 
 import codec
-import codec.pillow_plugin  # noqa: F401  (registers the format)
+import codec.pillow_plugin  # registers the format
 from codec.metrics import psnr
 
 pytestmark = pytest.mark.usefixtures("tiny_model")

@@ -347,7 +347,12 @@ def test_at_the_start_no_scale_is_pushed_by_its_table(folder, tmp_path, monkeypa
     """Symbols that the objective chooses are as its tables say, level by level: what is left of the derivatives has a mean of zero."""
     trainer = last_phase("files", folder, tmp_path)
     model, apply, seen = trainer.model, written._Bits.apply, []
-    monkeypatch.setattr(written._Bits, "apply", lambda index, symbols, levels, *rest: seen.append((symbols, levels)) or apply(index, symbols, levels, *rest))
+
+    def heard(index, symbols, levels, *rest):
+        seen.append((symbols, levels))
+        return apply(index, symbols, levels, *rest)
+
+    monkeypatch.setattr(written._Bits, "apply", heard)
     batches = [trainer._crops(np.random.default_rng(seed), 4) for seed in range(6)]
 
     def push(objective: WrittenRateDistortion) -> float:
@@ -456,7 +461,7 @@ def test_soap_sees_through_a_rotation():
         weight = torch.nn.Parameter(left @ torch.randn(24, 24, generator=torch.Generator().manual_seed(4)) @ right)
         optimiser = kind([weight], lr=0.01)
         for _ in range(400):
-            loss = ((curvature[:, None] * curvature * (left.T @ weight @ right.T) ** 2)).sum()
+            loss = (curvature[:, None] * curvature * (left.T @ weight @ right.T) ** 2).sum()
             loss.backward()
             optimiser.step()
             optimiser.zero_grad()

@@ -98,8 +98,7 @@ def append(path: Path, rows: Iterable[Row]) -> None:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 file.write(b"\n")
-        for row in rows:
-            file.write(json.dumps(dataclasses.asdict(row), allow_nan=False).encode() + b"\n")
+        file.writelines(json.dumps(dataclasses.asdict(row), allow_nan=False).encode() + b"\n" for row in rows)
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
