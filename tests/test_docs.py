@@ -33,3 +33,18 @@ def test_references_of_the_log_are_defined_and_used():
     defined = set(re.findall(r"^\[(\d+)\]: ", text, re.MULTILINE))
     used = set(re.findall(r"\[(\d+)\](?!:)", text))
     assert defined == used
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "CODE.md"])
+def test_files_and_names_that_newcomers_are_sent_to_are_there(name):
+    text = (ROOT / "docs" / name).read_text("utf-8")
+    source = "\n".join(path.read_text("utf-8") for folder in ("codec", "tests") for path in (ROOT / folder).rglob("*.py"))
+    for words in re.findall(r"`([^`]+)`", text):
+        for word in words.split():
+            if re.fullmatch(r"test_\w+\.py", word):
+                assert (ROOT / "tests" / word).exists(), f"tests/{word} is not there"
+            elif re.fullmatch(r"[\w/]+\.py", word):
+                places = [ROOT, ROOT / "codec", *(path for path in (ROOT / "codec").iterdir() if path.is_dir())]
+                assert any((place / word).exists() for place in places), f"{word} is not there"
+        if re.fullmatch(r"[A-Z_]+|_\w+", words):
+            assert re.search(rf"\b{words}\b", source), f"{words} is nowhere in the code"
