@@ -12,9 +12,11 @@ tune the one that CODEC_MODEL names; for lossless pictures `lossless-base`, or t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -39,6 +41,7 @@ from .networks.layers import fast_bfloat16
 from .networks.lossless import ACTIVATION_MAX, WEIGHT_GRID, LosslessVAE
 from .networks.model import LossyVAE
 from .postfilter import FEATURES
+from .tables import unpack_tables
 
 PACKAGED = Path(__file__).parent / "weights"
 DEFAULT_MODEL = "base"
@@ -117,6 +120,34 @@ def _digest(path: Path, modified: int, size: int) -> bytes:
     return hashlib.sha256(path.read_bytes()).digest()
 
 
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """A model as its file holds it, in memory: what `assemble` makes ready to run and `save` writes. Made by `freeze.py`."""
+
+    tensors: dict[str, torch.Tensor]
+    metadata: dict[str, str]
+    data: bytes  # the file; made once, since safetensors writes metadata in a random order
+
+    @classmethod
+    def of(cls, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> Frozen:
+        """tensors are copied: those of a network train on."""
+        own = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
+        return cls(own, metadata, serialise(own, metadata))
+
+    @property
+    def model_id(self) -> bytes:
+        return hashlib.sha256(self.data).digest()[:MODEL_ID_BYTES]
+
+
+def save(frozen: Frozen, path: Path) -> None:
+    """Write a model file, lossy or lossless; whoever reads it meanwhile finds the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(frozen.data)
+    temporary.chmod(0o644)
+    os.replace(temporary, path)
+
+
 def load(path: Path, device: str = "cpu") -> LossyModel:
     """Read a model file. Raises UnsupportedError for another layout, FormatError for a damaged file."""
     return _load(path, digest(path), device)
@@ -125,114 +156,90 @@ def load(path: Path, device: str = "cpu") -> LossyModel:
 @lru_cache(maxsize=2)
 @apart()
 def _load(path: Path, sha256: bytes, device: str) -> LossyModel:
+    with _errors_of(path):
+        return _assemble(*_read(path), sha256[:MODEL_ID_BYTES], device)
+
+
+@apart()
+def assemble(frozen: Frozen, device: str = "cpu") -> LossyModel:
+    """The same without a file. ValueError where sums of an exact network would not be."""
+    return _assemble(frozen.tensors, frozen.metadata, frozen.model_id, device)
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+
+
+@contextlib.contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Errors name the file, and are ours."""
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-        if metadata.get("layout") != LAYOUT:
-            raise UnsupportedError(f"{path.name}: model layout {metadata.get('layout')!r}, this version reads {LAYOUT!r}")
-        config = LossyConfig.from_dict(json.loads(metadata["config"]))
-        if config.trellis_step and config.trellis_states not in POLYNOMIALS:
-            raise UnsupportedError(f"{path.name}: a trellis of {config.trellis_states} states, which this version does not know")
-        with _Uninitialised():
-            network = LossyVAE(config)
-        for exact in ("scale_network", "hyper_context"):
-            if hasattr(network.prior, exact):
-                delattr(network.prior, exact)  # at run time its integers stand for it
-        network.load_state_dict(
-            {key[4:]: value.float() for key, value in tensors.items() if key.startswith("net.")}, assign=True
-        )
-        network.requires_grad_(False).to(device, memory_format=torch.channels_last)
-        # What `transform_precision` would make of them for every picture; the textbook synthesis shows pictures in float32.
-        if fast_bfloat16(torch.device(device)) and config.transform == "residual":
-            for transform in (network.analysis, network.synthesis):
-                for layer in transform.modules():
-                    if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-                        layer.to(torch.bfloat16)
-        scales = context = None
-        if config.prior == "hyperprior":
-            scales = IntegerNetwork({key[6:]: value for key, value in tensors.items() if key.startswith("scale.")}, device)
-            if config.hyper_groups:
-                context = ExactHyperContext(config, {key[6:]: value for key, value in tensors.items() if key.startswith("hyper.")})
-        basis = tensors.get("postfilter.basis")
-        if basis is not None and (basis.shape[1:] != (3, FEATURES) or len(basis) > 255):
-            raise ValueError(f"a post-filter of {tuple(basis.shape)}")
-        return LossyModel(
-            model_id=sha256[:MODEL_ID_BYTES],
-            config=config,
-            device=device,
-            training=json.loads(metadata.get("training", "{}")),
-            network=network,
-            scales=scales,
-            scale_offset=tensors["table.scale_offset"].numpy().astype(np.int64),
-            latent_tables=_unpack_tables(tensors["table.latents"].numpy(), tensors["table.latents_ranges"].numpy()),
-            hyper_tables=_hyper_tables(tensors, config),
-            hyper_context=context,
-            postfilter=None if basis is None else basis.to(device),
-        )
+        yield
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{path.name}: {error}") from error
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise FormatError(f"{path.name}: not a usable model file: {error}") from error
+
+
+def _require_layout(metadata: dict[str, str], layout: str) -> None:
+    if metadata.get("layout") != layout:
+        raise UnsupportedError(f"model layout {metadata.get('layout')!r}, this version reads {layout!r}")
+
+
+def _assemble(
+    tensors: dict[str, torch.Tensor], metadata: dict[str, str], model_id: bytes, device: str
+) -> LossyModel:
+    _require_layout(metadata, LAYOUT)
+    config = LossyConfig.from_dict(json.loads(metadata["config"]))
+    if config.trellis_step and config.trellis_states not in POLYNOMIALS:
+        raise UnsupportedError(f"a trellis of {config.trellis_states} states, which this version does not know")
+    with _Uninitialised():
+        network = LossyVAE(config)
+    for exact in ("scale_network", "hyper_context"):
+        if hasattr(network.prior, exact):
+            delattr(network.prior, exact)  # at run time its integers stand for it
+    network.load_state_dict(
+        {key[4:]: value.float() for key, value in tensors.items() if key.startswith("net.")}, assign=True
+    )
+    network.requires_grad_(False).to(device, memory_format=torch.channels_last)
+    # What `transform_precision` would make of them for every picture; the textbook synthesis shows pictures in float32.
+    if fast_bfloat16(torch.device(device)) and config.transform == "residual":
+        for transform in (network.analysis, network.synthesis):
+            for layer in transform.modules():
+                if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+                    layer.to(torch.bfloat16)
+    scales = context = None
+    if config.prior == "hyperprior":
+        scales = IntegerNetwork({key[6:]: value for key, value in tensors.items() if key.startswith("scale.")}, device)
+        if config.hyper_groups:
+            integers = {key[6:]: value for key, value in tensors.items() if key.startswith("hyper.")}
+            context = ExactHyperContext(config, integers)
+    basis = tensors.get("postfilter.basis")
+    if basis is not None and (basis.shape[1:] != (3, FEATURES) or len(basis) > 255):
+        raise ValueError(f"a post-filter of {tuple(basis.shape)}")
+    return LossyModel(
+        model_id=model_id,
+        config=config,
+        device=device,
+        training=json.loads(metadata.get("training", "{}")),
+        network=network,
+        scales=scales,
+        scale_offset=tensors["table.scale_offset"].numpy().astype(np.int64),
+        latent_tables=unpack_tables(tensors["table.latents"], tensors["table.latents_ranges"]),
+        hyper_tables=_hyper_tables(tensors, config),
+        hyper_context=context,
+        postfilter=None if basis is None else basis.to(device),
+    )
 
 
 def _hyper_tables(tensors: dict[str, torch.Tensor], config: LossyConfig) -> list[Table]:
     if config.prior != "hyperprior":
         return []
-    found = _unpack_tables(tensors["table.hyper"].numpy(), tensors["table.hyper_ranges"].numpy())
+    found = unpack_tables(tensors["table.hyper"], tensors["table.hyper_ranges"])
     if len(found) != (LEVELS * PLACES if config.hyper_groups else config.rate_points * config.hyper_latent_channels):
         raise ValueError(f"{len(found)} tables of hyper-latents")
     return found
-
-
-def _unpack_tables(frequencies: np.ndarray, ranges: np.ndarray) -> list[Table]:
-    """frequencies: int32, concatenated; ranges: int32 [tables, 2], lowest symbol and number of entries of each."""
-    ends = np.cumsum(ranges[:, 1])
-    pieces = np.split(frequencies.astype(np.int64), ends[:-1])
-    return [Table(int(low), piece) for low, piece in zip(ranges[:, 0], pieces, strict=True)]
-
-
-def pack_tables(tables: list[Table]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inverse of reading: (frequencies, ranges) as stored."""
-    frequencies = np.concatenate([table.frequencies for table in tables]).astype(np.int32)
-    ranges = np.array([(table.low, len(table.frequencies)) for table in tables], dtype=np.int32)
-    return torch.from_numpy(frequencies), torch.from_numpy(ranges)
-
-
-def save(
-    path: Path,
-    *,
-    network: LossyVAE,
-    scale_integers: dict[str, torch.Tensor],
-    scale_offset: np.ndarray,
-    latent_tables: list[Table],
-    hyper_tables: list[Table],
-    hyper_integers: dict[str, torch.Tensor],
-    training: dict,
-    postfilter: torch.Tensor | None = None,
-) -> None:
-    """Write a model file. Matrices go as float16, vectors and tables as float32 (gains need the precision)."""
-    tensors = {
-        f"net.{key}": (value.half() if value.ndim == 4 else value.float()).cpu().contiguous()
-        for key, value in network.state_dict().items()
-        if not key.startswith(("prior.scale_network.", "prior.hyper_context."))
-    }
-    tensors |= {f"scale.{key}": value.cpu().contiguous() for key, value in scale_integers.items()}
-    tensors |= {f"hyper.{key}": value.cpu().contiguous() for key, value in hyper_integers.items()}
-    tensors["table.scale_offset"] = torch.from_numpy(scale_offset.astype(np.int32))
-    tensors["table.latents"], tensors["table.latents_ranges"] = pack_tables(latent_tables)
-    if hyper_tables:
-        tensors["table.hyper"], tensors["table.hyper_ranges"] = pack_tables(hyper_tables)
-    if postfilter is not None:
-        tensors["postfilter.basis"] = postfilter.float().cpu().contiguous()
-    metadata = {
-        "layout": LAYOUT,
-        "config": json.dumps(network.config.to_dict()),
-        "training": json.dumps(training),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary, metadata=metadata)
-    temporary.chmod(0o644)
-    os.replace(temporary, path)
 
 
 # Lossless models: weights as integers in WEIGHT_GRID, the tables of `entropy.mixtures`, a linear prediction.
@@ -258,29 +265,33 @@ def load_lossless(path: Path) -> LosslessModel:
 @lru_cache(maxsize=2)
 @apart()
 def _load_lossless(path: Path, sha256: bytes) -> LosslessModel:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-        if metadata.get("layout") != LOSSLESS_LAYOUT:
-            raise UnsupportedError(f"{path.name}: layout {metadata.get('layout')!r}, expected {LOSSLESS_LAYOUT!r}")
-        config = LosslessConfig.from_dict(json.loads(metadata["config"]))
-        with _Uninitialised():
-            network = LosslessVAE(config)
-        state = {key[4:]: value.double() * WEIGHT_GRID for key, value in tensors.items() if key.startswith("net.")}
-        network.load_state_dict(state, assign=True)
-        network.requires_grad_(False)
-        _require_exact_sums(state)
-        return LosslessModel(
-            model_id=sha256[:MODEL_ID_BYTES],
-            config=config,
-            training=json.loads(metadata.get("training", "{}")),
-            network=network,
-            arithmetic=Arithmetic(**{name: tensors[f"table.{name}"].numpy() for name in tables()}),
-            coefficients=tensors["table.coefficients"].numpy().astype(np.float64),
-        )
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise FormatError(f"{path.name}: not a usable model file: {error}") from error
+    with _errors_of(path):
+        return _assemble_lossless(*_read(path), sha256[:MODEL_ID_BYTES])
+
+
+@apart()
+def assemble_lossless(frozen: Frozen) -> LosslessModel:
+    """The same without a file. ValueError where sums would not be exact."""
+    return _assemble_lossless(frozen.tensors, frozen.metadata, frozen.model_id)
+
+
+def _assemble_lossless(tensors: dict[str, torch.Tensor], metadata: dict[str, str], model_id: bytes) -> LosslessModel:
+    _require_layout(metadata, LOSSLESS_LAYOUT)
+    config = LosslessConfig.from_dict(json.loads(metadata["config"]))
+    with _Uninitialised():
+        network = LosslessVAE(config)
+    state = {key[4:]: value.double() * WEIGHT_GRID for key, value in tensors.items() if key.startswith("net.")}
+    network.load_state_dict(state, assign=True)
+    network.requires_grad_(False)
+    _require_exact_sums(state)
+    return LosslessModel(
+        model_id=model_id,
+        config=config,
+        training=json.loads(metadata.get("training", "{}")),
+        network=network,
+        arithmetic=Arithmetic(**{name: tensors[f"table.{name}"].numpy() for name in tables()}),
+        coefficients=tensors["table.coefficients"].numpy().astype(np.float64),
+    )
 
 
 def _require_exact_sums(state: dict[str, torch.Tensor]) -> None:
@@ -290,23 +301,3 @@ def _require_exact_sums(state: dict[str, torch.Tensor]) -> None:
             bound = float((weight.abs().sum(1) * ACTIVATION_MAX + state[name[:-6] + "bias"].abs()).max())
             if 2 * bound / WEIGHT_GRID * 2**12 >= 2**53:  # two layers may be added before the rounding
                 raise ValueError(f"{name}: sums up to {bound} are not exact")
-
-
-def save_lossless(path: Path, *, network: LosslessVAE, coefficients: np.ndarray, training: dict) -> None:
-    """Write a lossless model file."""
-    tensors = {
-        f"net.{key}": (value / WEIGHT_GRID).round().clamp(-(2**31), 2**31 - 1).to(torch.int32).cpu().contiguous()
-        for key, value in network.state_dict().items()
-    }
-    tensors |= {f"table.{name}": torch.from_numpy(table) for name, table in tables().items()}
-    tensors["table.coefficients"] = torch.from_numpy(np.ascontiguousarray(coefficients, dtype=np.int16))
-    metadata = {
-        "layout": LOSSLESS_LAYOUT,
-        "config": json.dumps(network.config.to_dict()),
-        "training": json.dumps(training),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary, metadata=metadata)
-    temporary.chmod(0o644)
-    os.replace(temporary, path)

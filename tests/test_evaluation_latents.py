@@ -11,9 +11,9 @@ import codec
 from codec import cli, lossy, refine, weights
 from codec.errors import LimitError
 from codec.evaluation import latents
+from codec.freeze import freeze
 from codec.networks.config import LossyConfig
 from codec.networks.model import LossyVAE
-from codec.training.export import save_network
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
 
@@ -104,7 +104,7 @@ def test_a_factorised_model_is_explained_and_sampled(uneven, tmp_path, monkeypat
     config = LossyConfig(
         "plain", transform="convolutional", prior="factorised", widths=(8, 8, 8), latent_channels=12, context_steps=1
     )
-    save_network(LossyVAE(config), tmp_path / "plain.safetensors", {})
+    weights.save(freeze(LossyVAE(config)), tmp_path / "plain.safetensors")
     monkeypatch.setenv("CODEC_MODELS", str(tmp_path))
     monkeypatch.setenv("CODEC_MODEL", "plain")
     found = latents.explain(uneven, 50)

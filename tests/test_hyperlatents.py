@@ -10,11 +10,11 @@ from conftest import setting
 from codec import hyperlatents, weights
 from codec.entropy.coder import BitCounter, QueueReader, QueueWriter
 from codec.errors import FormatError
+from codec.freeze import freeze
 from codec.networks.config import CONFIGS
 from codec.networks.exact import INPUT_MAX
 from codec.networks.hyper import LEVELS, PLACES, logistic_weights
 from codec.networks.model import LossyVAE
-from codec.training.export import save_network
 
 QUALITY = 5000  # grid position 1
 SHAPES = [(8, 1, 1), (8, 1, 3), (8, 5, 4), (8, 8, 8)]
@@ -47,10 +47,8 @@ def trained() -> LossyVAE:
 
 
 @pytest.fixture(scope="module")
-def model(trained, tmp_path_factory) -> weights.LossyModel:
-    path = tmp_path_factory.mktemp("models") / "small.safetensors"
-    save_network(trained, path, {})
-    return weights.load(path)
+def model(trained) -> weights.LossyModel:
+    return weights.assemble(freeze(trained))
 
 
 def write(model: weights.LossyModel, z: np.ndarray) -> bytes:
@@ -142,6 +140,6 @@ def test_a_model_whose_groups_are_not_its_channels_is_refused(trained, tmp_path)
     network = LossyVAE(CONFIGS["tiny"])
     network.load_state_dict(trained.state_dict())
     network.prior.hyper_context.order[0] = network.prior.hyper_context.order[1]
-    save_network(network, path, {})
+    weights.save(freeze(network), path)
     with pytest.raises(FormatError, match="groups of hyper-latents"):
         weights.load(path)

@@ -16,6 +16,7 @@ from PIL import Image
 from codec import adaptation, lossless, weights
 from codec.entropy.mixtures import Arithmetic, Stacks, ideal_bits, tables
 from codec.errors import CodecError, FormatError
+from codec.freeze import freeze_lossless
 from codec.networks import lossless as net
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
@@ -310,6 +311,9 @@ def test_weights_too_large_for_exact_sums_are_refused(model, tmp_path):
     state["middle.0.weight"][0] = 1e5
     network = type(model.network)(model.config)
     network.load_state_dict(state)
-    weights.save_lossless(tmp_path / "m.safetensors", network=network, coefficients=model.coefficients, training={})
-    with pytest.raises(FormatError, match="not exact"):
+    frozen = freeze_lossless(network, model.coefficients)
+    with pytest.raises(ValueError, match="not exact"):
+        weights.assemble_lossless(frozen)
+    weights.save(frozen, tmp_path / "m.safetensors")
+    with pytest.raises(FormatError, match="m.safetensors: .*not exact"):
         weights.load_lossless(tmp_path / "m.safetensors")

@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 
 import codec
 from codec import container, hyperlatents, lossy, postfilter, refine, weights
+from codec.freeze import freeze
 from codec.networks.config import LossyConfig
 from codec.networks.exact import OUTPUT_STEP
 from codec.networks.model import LossyVAE
 from codec.postfilter import FEATURES
 from codec.tiles import TILE, tiles
-from codec.training.export import save_network
 from codec.training.objective import scale_rate
 
 GOLDEN = Path(__file__).parent / "golden" / "v1"
@@ -146,7 +146,7 @@ def test_a_factorised_model_codes_without_hyper_latents(tmp_path, monkeypatch, p
     """The textbook baseline runs through the same file format."""
     torch.manual_seed(0)
     config = LossyConfig("plain", transform="convolutional", prior="factorised", widths=(8, 8, 8), latent_channels=12, rate_points=2)
-    save_network(LossyVAE(config), tmp_path / "plain.safetensors", {})
+    weights.save(freeze(LossyVAE(config)), tmp_path / "plain.safetensors")
     monkeypatch.setenv("CODEC_MODELS", str(tmp_path))
     monkeypatch.setenv("CODEC_MODEL", "plain")
     model_id, data = lossy.encode(pixels, 10000)

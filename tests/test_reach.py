@@ -10,11 +10,11 @@ from PIL import Image
 
 import codec
 from codec import lossy, weights
+from codec.freeze import freeze
 from codec.networks import reach
 from codec.networks.config import CONFIGS, LossyConfig
 from codec.networks.model import LossyVAE
 from codec.tiles import HYPER_STRIDE, STRIDE
-from codec.training.export import save_network
 from codec.walk import walk_latents
 
 NARROW = {"widths": (4, 6, 8), "latent_channels": 8, "hyper_latent_channels": 6, "hyper_width": 6, "rate_points": 2}
@@ -137,7 +137,7 @@ def farsighted(pixels, tmp_path_factory) -> Path:
     model.prior.scale_network.calibrate(z)
     model.prior.hyper_context.calibrate(z, torch.zeros(8))
     path = tmp_path_factory.mktemp("models") / "farsighted.safetensors"
-    save_network(model, path, {})
+    weights.save(freeze(model), path)
     return path
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 import codec
 from codec import cli, lossy, refine, weights
+from codec.freeze import freeze
 from codec.networks.config import LossyConfig
 from codec.networks.model import LossyVAE
-from codec.training.export import save_network
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
 
@@ -136,7 +136,7 @@ def test_an_interrupted_search_leaves_nothing_half_written(pixels, tmp_path, mon
 def test_a_factorised_model_is_quantised_by_rate_and_distortion(tmp_path, monkeypatch, pixels):
     torch.manual_seed(0)
     config = LossyConfig("plain", transform="convolutional", prior="factorised", widths=(8, 8, 8), latent_channels=12, rate_points=2)
-    save_network(LossyVAE(config), tmp_path / "plain.safetensors", {})
+    weights.save(freeze(LossyVAE(config)), tmp_path / "plain.safetensors")
     monkeypatch.setenv("CODEC_MODELS", str(tmp_path))
     monkeypatch.setenv("CODEC_MODEL", "plain")
     for effort in (3, 4):

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import codec
+from codec import tables
 from codec.entropy.distributions import trellis_weights
 from codec.networks.config import CONFIGS, LossyConfig
 from codec.networks.exact import round_through
@@ -318,12 +319,12 @@ def test_symbols_that_are_as_their_table_says_ask_for_no_other(rng):
     counts, whose differences are noise."""
     config = CONFIGS["tiny"]
     objective = WrittenRateDistortion(config)
-    counts = np.zeros((64, 2 * export.COUNTED + 1), int)
-    middle = slice(export.COUNTED - REACH, export.COUNTED + REACH + 1)
+    counts = np.zeros((64, 2 * tables.COUNTED + 1), int)
+    middle = slice(tables.COUNTED - REACH, tables.COUNTED + REACH + 1)
     for level, row in enumerate(np.exp2(-objective.lengths.double().numpy())):
         counts[level, middle] = rng.multinomial(2000, row / row.sum())
-    for tables in (None, counts):
-        objective._choose_with(export.latent_tables(config, tables))
+    for known in (None, counts):
+        objective._choose_with(tables.latent_tables(config, known))
         probability = torch.exp2(-objective.lengths)
         assert float((probability * objective.slopes).sum(1).abs().max()) < 0.002
         assert float((probability * objective.slopes.abs()).sum(1)[config.trellis_level :].min()) > 0.05
@@ -367,7 +368,7 @@ def test_at_the_start_no_scale_is_pushed_by_its_table(folder, tmp_path, monkeypa
         kept = count > 500
         return float(sums[kept].abs().sum() / count[kept].sum())
 
-    monkeypatch.setattr(export, "PSEUDO_COUNT", 50.0)  # Gaussian occurrences a table, of some thousands here
+    monkeypatch.setattr(tables, "PSEUDO_COUNT", 50.0)  # Gaussian occurrences a table, of some thousands here
     own = WrittenRateDistortion(model.config)
     before = push(own)
     own.calibrate(model, batches)

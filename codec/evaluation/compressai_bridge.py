@@ -10,7 +10,7 @@ import struct
 
 from PIL import Image
 
-from .peers import MissingCodec, Peer, UnknownCodec
+from .peer import MissingCodec, Peer, UnknownCodec
 
 _HEADER = struct.Struct("<B4H")
 _LENGTH = struct.Struct("<I")

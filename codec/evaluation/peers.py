@@ -10,104 +10,18 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
 from PIL import Image, features
 
 from ..metrics import TUNES
+from . import compressai_bridge
+from .peer import LOSSLESS, MissingCodec, Options, Peer, UnknownCodec, build, check, codec, names
 from .provenance import commit
 
-LOSSLESS = None  # the setting that asks for equal pixels
-
-
-@dataclass(frozen=True)
-class Peer:
-    """One codec with its options; picklable by its spec only (see `build`).
-
-    encode(image, setting): an RGB image → the bytes of a complete file; setting LOSSLESS or a value as in `grid`.
-    decode(data): those bytes → an RGB image, loaded.
-    grid: default settings in the codec's own unit, rising in quality; empty for a codec that is only lossless.
-    lossless: whether it has a lossless mode.
-    limits: the least and the greatest setting, for searching a rate; whole steps unless `continuous`.
-    """
-
-    version: str
-    encode: Callable[[Image.Image, float | None], bytes]
-    decode: Callable[[bytes], Image.Image]
-    grid: tuple[float, ...] = ()
-    lossless: bool = True
-    limits: tuple[float, float] = (0, 100)
-    continuous: bool = False
-
-
-class UnknownCodec(ValueError):
-    """A spec that names no codec, or an option that its codec does not have."""
-
-
-class MissingCodec(Exception):
-    """A known codec whose library or program is not here; the message says how to install it."""
-
-
-class _Options:
-    """The words after the name; a builder takes those it knows, what is left over is an error."""
-
-    def __init__(self, spec: str):
-        self.spec = spec
-        self.name, *self.words = spec.split(":")
-
-    def number(self, letter: str, default: int) -> int:
-        for word in self.words:
-            if word[:1] == letter and word[1:].isdigit():
-                self.words.remove(word)
-                return int(word[1:])
-        return default
-
-    def choice(self, *choices: str) -> str:
-        """The first choice unless another one is named."""
-        for word in self.words:
-            if word in choices:
-                self.words.remove(word)
-                return word
-        return choices[0]
-
-    def take(self, what: str) -> str:
-        if not self.words:
-            raise UnknownCodec(f"{self.spec}: {what} missing, as in {self.name}:NAME")
-        return self.words.pop(0)
-
-
-_BUILDERS: dict[str, Callable[[_Options, int], Peer]] = {}
-
-
-def codec(name: str):
-    def register(builder):
-        _BUILDERS[name] = builder
-        return builder
-
-    return register
-
-
-def names() -> list[str]:
-    return sorted(_BUILDERS)
-
-
-def check(spec: str) -> None:
-    """UnknownCodec unless the name is known; does not import the codec's library."""
-    name = spec.split(":")[0]
-    if name not in _BUILDERS:
-        raise UnknownCodec(f"unknown codec {name!r}; known: {', '.join(names())}")
-
-
-def build(spec: str, threads: int = 1) -> Peer:
-    """The codec of a spec, told to use `threads` threads where it can be told. UnknownCodec, MissingCodec."""
-    check(spec)
-    options = _Options(spec)
-    peer = _BUILDERS[options.name](options, threads)
-    if options.words:
-        raise UnknownCodec(f"{spec}: unknown option {options.words[0]!r}")
-    return peer
+__all__ = ["LOSSLESS", "MissingCodec", "Peer", "UnknownCodec", "build", "check", "names"]  # all that others need of `peer.py`
 
 
 def _pillow_decode(data: bytes) -> Image.Image:
@@ -136,7 +50,7 @@ def _need(available: bool, spec: str, hint: str) -> None:
 
 
 @codec("lic")
-def _lic(options: _Options, threads: int) -> Peer:
+def _lic(options: Options, threads: int) -> Peer:
     """Ours; e1…e9 is the effort; :ms-ssim is tuned for that. Lossy files even of graphics: curves are of those."""
     import codec
 
@@ -151,7 +65,7 @@ def _lic(options: _Options, threads: int) -> Peer:
 
 
 @codec("textbook")
-def _textbook(options: _Options, threads: int) -> Peer:
+def _textbook(options: Options, threads: int) -> Peer:
     """The VAE of textbooks (Ballé, Laparra and Simoncelli 2017), our model file of that name; effort 1: no search."""
     import codec
     from codec.weights import PACKAGED
@@ -185,7 +99,7 @@ def _our_peer(encode: Callable[[Image.Image, float | None], bytes], threads: int
 
 
 @codec("jpeg")
-def _jpeg(options: _Options, threads: int) -> Peer:
+def _jpeg(options: Options, threads: int) -> Peer:
     """libjpeg-turbo; 4:2:0 or :444; Huffman tables optimised, or :plain with the standard's tables."""
     chroma, tables = options.choice("420", "444"), options.choice("optimised", "plain")
     lossy = {"subsampling": {"420": 2, "444": 0}[chroma], "optimize": tables == "optimised"}
@@ -200,7 +114,7 @@ def _jpeg(options: _Options, threads: int) -> Peer:
 
 
 @codec("webp")
-def _webp(options: _Options, threads: int) -> Peer:
+def _webp(options: Options, threads: int) -> Peer:
     """libwebp; m0…m6 is the method (6: slowest); lossy is always 4:2:0.
 
     Lossless with quality 80, which means effort there: 100 gains 1 % and takes 20 times as long.
@@ -216,7 +130,7 @@ def _webp(options: _Options, threads: int) -> Peer:
 
 
 @codec("avif")
-def _avif(options: _Options, threads: int) -> Peer:
+def _avif(options: Options, threads: int) -> Peer:
     """libavif over libaom; s0…s10 is the speed (0: slowest); 4:4:4 or :420; tuned as it comes, or for :psnr.
 
     As it comes means for the eye from libaom 3.13 on (`tune=iq`), which gives up decibels: curves of PSNR need :psnr.
@@ -245,7 +159,7 @@ def _avif(options: _Options, threads: int) -> Peer:
 
 
 @codec("jxl")
-def _jxl(options: _Options, threads: int) -> Peer:
+def _jxl(options: Options, threads: int) -> Peer:
     """libjxl; e1…e9 is the effort.
 
     Below quality 18 or so libjxl codes at half the resolution, a kink in every curve of PSNR: the grid starts above it.
@@ -266,7 +180,7 @@ def _jxl(options: _Options, threads: int) -> Peer:
 
 
 @codec("heic")
-def _heic(options: _Options, threads: int) -> Peer:
+def _heic(options: Options, threads: int) -> Peer:
     """libheif over x265; 4:4:4 or :420."""
     try:
         import pillow_heif
@@ -284,7 +198,7 @@ def _heic(options: _Options, threads: int) -> Peer:
 
 
 @codec("jpeg2000")
-def _jpeg2000(options: _Options, threads: int) -> Peer:
+def _jpeg2000(options: Options, threads: int) -> Peer:
     """OpenJPEG, 9/7 wavelet, colour transform; the setting is the PSNR in dB that its rate control aims at."""
     _need(features.check("jpg_2000"), options.spec, "this Pillow was built without OpenJPEG")
     lossy = {"irreversible": True, "mct": 1, "quality_mode": "dB"}
@@ -299,7 +213,7 @@ def _jpeg2000(options: _Options, threads: int) -> Peer:
 
 
 @codec("png")
-def _png(options: _Options, threads: int) -> Peer:
+def _png(options: Options, threads: int) -> Peer:
     return Peer(
         version=f"Pillow {installed_version('pillow')}, zlib {features.version('zlib')}",
         encode=_pillow_encode("PNG", None, {"optimize": True}),
@@ -308,7 +222,7 @@ def _png(options: _Options, threads: int) -> Peer:
 
 
 @codec("jpegls")
-def _jpegls(options: _Options, threads: int) -> Peer:
+def _jpegls(options: Options, threads: int) -> Peer:
     """CharLS, channels interleaved, no colour transform."""
     try:
         import imagecodecs
@@ -324,7 +238,7 @@ def _jpegls(options: _Options, threads: int) -> Peer:
 
 
 @codec("flif")
-def _flif(options: _Options, threads: int) -> Peer:
+def _flif(options: Options, threads: int) -> Peer:
     """The program `flif`; its seconds include starting it and files in a temporary folder."""
     program = shutil.which("flif")
     _need(program is not None, options.spec, "install the program flif and put it on PATH")
@@ -352,9 +266,7 @@ def _flif(options: _Options, threads: int) -> Peer:
 
 
 @codec("compressai")
-def _compressai(options: _Options, threads: int) -> Peer:
+def _compressai(options: Options, threads: int) -> Peer:
     """CompressAI's zoo, `compressai:MODEL` or `compressai:MODEL:ms-ssim`; the setting is its quality, 1…8."""
-    from . import compressai_bridge
-
     model = options.take("the model's name")
     return compressai_bridge.build(options.spec, model, options.choice("mse", "ms-ssim"), threads)

@@ -12,7 +12,6 @@ below 2.
 from __future__ import annotations
 
 import copy
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +24,12 @@ from torch import Tensor, nn
 from .. import container, lossy, weights
 from ..container import Header, Tag
 from ..errors import UnsupportedError
+from ..freeze import freeze
 from ..networks.config import CONFIGS, LossyConfig
 from ..networks.exact import INPUT_MAX
 from ..networks.model import LossyVAE
 from ..networks.priors import HyperPrior
 from ..tiles import HYPER_STRIDE
-from .export import save_network
 from .objective import estimate
 
 CALIBRATION = 64  # grids of 4×4 hyper-latents a rate point
@@ -138,10 +137,7 @@ class LearnedImageCodec(CompressionModel):
         prior = self.network.prior
         if isinstance(prior, HyperPrior) and float(prior.scale_network.layers[-1].step) == 0:
             prior.scale_network.calibrate(self._draw_hyper())
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.safetensors"
-            save_network(self.network, path, {})
-            self._coded = weights.load(path)
+        self._coded = weights.assemble(freeze(self.network))
         return True
 
     def _draw_hyper(self) -> Tensor:

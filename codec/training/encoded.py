@@ -6,10 +6,8 @@ are trained with.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,10 +15,10 @@ from torch import Tensor
 
 from .. import lossy, refine, weights
 from ..container import QUALITY_MAX
+from ..freeze import freeze
 from ..networks.execution import execution
 from ..networks.model import LossyVAE
 from .data import ImageFolder
-from .export import save_network
 
 EFFORT = 3  # the default
 
@@ -52,12 +50,11 @@ def encode_crops(
     flat: float = 0.15,
     counts: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Encoded:
-    """Code random crops at random rates, `flat`: as for `ImageFolder.crops`. The scale network has to be exact; `counts`:
-    as for `save_network`."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.safetensors"
-        save_network(network, path, {}, counts)
-        model = weights.load(path)
+    """Code random crops of size×size pixels at random rates. flat: as for `ImageFolder.crops`; counts: as for `freeze`.
+
+    ValueError where the scale network or the hyper-context is not exact yet.
+    """
+    model = weights.assemble(freeze(network, counts=counts))
     rng, found = np.random.default_rng(seed), []
     with execution("cpu", 0):
         for _ in range(count):

@@ -32,8 +32,8 @@ from ..networks.model import LossyVAE
 from ..networks.priors import SCALE_LEVELS, gaussian_bits, put, step_places
 from ..networks.transforms import RESPONSE
 from ..quantiser import REACH, choose
+from ..tables import COUNTED, latent_tables
 from ..walk import Take, walk_latents
-from .export import COUNTED, latent_tables
 from .objective import WEIGHT_EXPONENT, uniform_noise
 
 WINDOW = 0.6  # around a threshold, in symbols
