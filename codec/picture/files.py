@@ -101,9 +101,9 @@ def check_output(name: str, *, overwrite: bool) -> None:
     if not name:
         raise FileNotFoundError("the output has no name")
     folder = Path(name) if name.endswith((os.sep, os.altsep or os.sep)) else Path(name).parent
-    for folder in (folder, Path(os.path.realpath(name)).parent):  # that of the name, and that of what a link leads to
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{name} cannot be written: there is no directory {folder}")
+    for place in (folder, Path(os.path.realpath(name)).parent):  # that of the name, and that of what a link leads to
+        if not place.is_dir():
+            raise FileNotFoundError(f"{name} cannot be written: there is no directory {place}")
 
 
 def _take_name(temporary: Path, path: Path) -> None:

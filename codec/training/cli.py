@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from ..networks.config import CONFIGS, LOSSLESS_CONFIGS
-    from .lossless import LosslessTrainer
     from .loop import Trainer, TrainingConfig
+    from .lossless import LosslessTrainer
 
     known = CONFIGS | LOSSLESS_CONFIGS
     if args.config not in known:

@@ -283,7 +283,10 @@ class Trainer:
                 self._context.calibrate(self.model.prior.infer(self.model.analyse(x, t)).round(), t)
 
     def _encode(self, count: int) -> Encoded:
-        """What the phases after the first are fitted to: so many crops at most. (A run that is resumed encodes anew, with the scales it has by then.)"""
+        """What the phases after the first are fitted to: so many crops at most.
+
+        (A run that is resumed encodes anew, with the scales it has by then.)
+        """
         network = LossyVAE(self.model_config)
         network.load_state_dict({name: value.cpu() for name, value in self.model.state_dict().items()})
         count = min(count, self.config.steps * self.config.batch)

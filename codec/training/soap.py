@@ -35,7 +35,8 @@ class SOAP(torch.optim.Optimizer):
         largest: int = 384,
         reduced: bool = False,
     ):
-        super().__init__(groups, dict(lr=lr, betas=betas, covariance=covariance, eps=eps, refresh=refresh, largest=largest, reduced=reduced))
+        defaults = {"lr": lr, "betas": betas, "covariance": covariance, "eps": eps}
+        super().__init__(groups, defaults | {"refresh": refresh, "largest": largest, "reduced": reduced})
 
     @torch.no_grad()
     def step(self, closure=None) -> None:
