@@ -1,7 +1,5 @@
 """compress, decompress and inspect: pictures in memory on one side, the bytes of a file on the other."""
 
-import math
-import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -11,12 +9,11 @@ from PIL import Image
 from . import container, planes
 from .container import Header, Tag
 from .errors import CodecError, FormatError, ImageError, RegionError, TargetError
-from .metrics import PSNR, TUNES, bpp
+from .metrics import PSNR, SSIMULACRA2_MIN_SIDE, bpp
 from .picture.metadata import Metadata
 from .picture.picture import LAYOUTS, PALETTE_MODES, Picture, check_size, from_input, join, shrink, split, to_pil
+from .request import DEFAULT_QUALITY, Request, check_execution, integer
 
-DEFAULT_QUALITY = 75.0
-NEVER = "never"  # of `lossless`: a lossy file, whatever an exact one would take
 # The generic exact coder's rivalry with lossy files, by `planes.estimate`:
 GRAPHICS = 3.0  # bits a pixel up to which it is tried before them: photographs have 7 and more, screenshots 0.3 to 2.5
 LEAST = 0.4  # of the estimate: what a lossy file must have for it to be tried after that
@@ -54,6 +51,7 @@ def compress(
     target_bytes: int | None = None,
     target_bpp: float | None = None,
     target_psnr: float | None = None,
+    target_ssimulacra2: float | None = None,
     exif: bytes | None = None,
     icc_profile: bytes | None = None,
     xmp: bytes | None = None,
@@ -75,8 +73,10 @@ def compress(
     effort: 1 to 9, higher is slower; the decoder is not affected. With `lossless`, 4 and more adapt the model to the
         picture, seconds whatever its size.
     tune: "psnr", or "ms-ssim" for an encoder that works for structural similarity in place of the squared error: busy places
-        may differ more, smooth ones less. The decoder is not affected; effort 1 has no tune, for it does not search.
-    target_bytes, target_bpp (ceilings), target_psnr (a floor, in dB): one of them instead of a quality.
+        may differ more, smooth ones less; or "ssimulacra2" for one that works for what people see, with a model of its own
+        where there is one. The decoder is not affected; effort 1 has no tune, for it does not search.
+    target_bytes, target_bpp (ceilings), target_psnr (a floor, in dB), target_ssimulacra2 (a floor, in points up to 100, which
+        are equal pictures; smallest with the tune of that name): one of them instead of a quality.
     exif, icc_profile, xmp: None takes them from the PIL image's `info`, b"" drops them. With the ICC profile goes
         `info["cicp"]` (ITU-T H.273: primaries, transfer, matrix 0, full range), with EXIF `info["dpi"]`. What in `info` cannot
         be kept is left out, and so is an ICC profile of colour of a gray picture, or the reverse (docs/INPUTS.md).
@@ -86,53 +86,34 @@ def compress(
     ImageError for a picture that cannot be coded, TargetError for a target that no quality reaches, UnsupportedError
     where there is no model; ValueError and TypeError for wrong arguments.
     """
-    if not 0 <= _number("quality", quality) <= 100:
-        raise ValueError(f"quality must be within 0 to 100, not {quality}")
-    if _integer("effort", effort) not in range(1, 10):
-        raise ValueError(f"effort must be within 1 to 9, not {effort}")
-    if tune not in TUNES:
-        raise ValueError(f"tune must be one of {', '.join(TUNES)}, not {tune!r}")
-    if isinstance(lossless, str) and lossless != NEVER:
-        raise ValueError(f'lossless must be True, False or "{NEVER}", not {lossless!r}')
-    exact = lossless != NEVER and bool(lossless)
-    if tune != PSNR and (exact or effort == 1):
-        raise ValueError(f"tune {tune} is for the search of lossy files, effort 2 and up")
-    _check_execution(device, threads)
-    if target_bytes is not None:
-        _integer("target_bytes", target_bytes)
-    targets = {"target_bytes": target_bytes, "target_bpp": target_bpp, "target_psnr": target_psnr}
-    wanted = [name for name, value in targets.items() if value is not None]
-    for name in wanted:
-        if not 0 < _number(name, targets[name]) < math.inf:
-            raise ValueError(f"{name} must be a positive number, not {targets[name]}")
-    others = {"lossless": exact, "quality": quality != DEFAULT_QUALITY}
-    chosen = wanted + [name for name, given in others.items() if given]
-    if len(chosen) > 1:
-        raise ValueError(f"{' and '.join(chosen)} exclude one another: give one")
+    request = Request.of(
+        quality=quality,
+        lossless=lossless,
+        effort=effort,
+        tune=tune,
+        target_bytes=target_bytes,
+        target_bpp=target_bpp,
+        target_psnr=target_psnr,
+        target_ssimulacra2=target_ssimulacra2,
+        device=device,
+        threads=threads,
+        progress=progress,
+    )
     metadata = {"exif": exif, "icc_profile": icc_profile, "xmp": xmp}
-    source = from_input(image, lossless=exact, **metadata)
-    run = {"device": device, "threads": threads}
-    if exact:
-        return _exact_file(source, _encode_samples(source, effort=effort, **run))
+    source = from_input(image, lossless=request.lossless, **metadata)
+    if request.lossless:
+        return _exact_file(source, _encode_samples(source, effort=effort, device=device, threads=threads))
     height, width, _ = source.pixels.shape
-    if target_bpp is not None:
-        target_bytes = int(target_bpp * width * height / 8)
+    if target_ssimulacra2 is not None and min(height, width) < SSIMULACRA2_MIN_SIDE:
+        raise ImageError(
+            f"SSIMULACRA 2 is undefined below {SSIMULACRA2_MIN_SIDE} pixels a side, got {width}×{height}: take another target"
+        )
 
     def lossy(effort: int) -> bytes:
         from . import rate_control  # imports torch
 
-        target = rate_control.Target(bytes=target_bytes, psnr=target_psnr) if wanted else None
-        hundredths = None if wanted else round(float(quality) * 100)
-        return rate_control.encode(
-            *_for_lossy_files(source),
-            quality=hundredths,
-            target=target,
-            gray=source.mode.startswith("L"),
-            effort=effort,
-            tune=tune,
-            progress=progress,
-            **run,
-        )
+        colour, envelope = _for_lossy_files(source)
+        return rate_control.encode(colour, replace(request, effort=effort), envelope, gray=source.mode.startswith("L"))
 
     def without_loss() -> bytes | None:
         try:
@@ -141,11 +122,12 @@ def compress(
             return None
         return _exact_file(whole, _generic(whole.pixels, whole.mode, None, effort=effort))
 
-    if lossless == NEVER:
+    if request.lossy:
         return lossy(effort)
     expected = planes.estimate(source.pixels)
     first = 8 * expected <= GRAPHICS * width * height
-    return _no_larger(lossy, without_loss, expected, first=first, effort=effort, ceiling=target_bytes)
+    ceiling = request.target and request.target.ceiling(width, height)
+    return _no_larger(lossy, without_loss, expected, first=first, effort=effort, ceiling=ceiling)
 
 
 def _no_larger(
@@ -191,19 +173,14 @@ def _exact_file(source: Picture, coded: tuple[bytes, dict[Tag, bytes]]) -> bytes
     return container.pack(Header("lossless", model_id, width, height, source.mode, None), sections)
 
 
-def _for_lossy_files(source: Picture) -> tuple[np.ndarray, Callable[[bytes, int, bytes], bytes]]:
-    """The colour H×W×3, and what makes a file of a model id, a quality in hundredths and a latents section."""
+def _for_lossy_files(source: Picture) -> tuple[np.ndarray, container.Envelope]:
+    """The colour H×W×3, and what else its file holds."""
     colour, alpha = split(source.pixels)
     sections = container.metadata_sections(vars(source.metadata))
     if alpha is not None:
         sections[Tag.ALPHA] = container.pack_alpha(alpha)
     height, width, _ = source.pixels.shape
-
-    def pack(model_id: bytes, hundredths: int, latents: bytes) -> bytes:
-        header = Header("lossy", model_id, width, height, source.mode, hundredths)
-        return container.pack(header, {Tag.LATENTS: latents, **sections})
-
-    return colour, pack
+    return colour, container.Envelope(width, height, source.mode, sections)
 
 
 def decompress(
@@ -226,8 +203,8 @@ def decompress(
     needs a newer version or another model; ValueError and TypeError for wrong arguments.
     """
     data = _bytes(data)
-    _check_execution(device, threads)
-    if max_pixels is not None and _integer("max_pixels", max_pixels) < 1:
+    check_execution(device, threads)
+    if max_pixels is not None and integer("max_pixels", max_pixels) < 1:
         raise ValueError(f"max_pixels must be at least 1, not {max_pixels}")
     if preview not in (None, 8, 16):
         raise ValueError(f"preview must be 8 or 16, not {preview!r}")
@@ -273,7 +250,7 @@ def decompress(
 def _check_region(region, width: int, height: int) -> None:
     if not isinstance(region, (tuple, list)) or len(region) != 4:
         raise TypeError(f"region must be (left, top, width, height), not {region!r}")
-    left, top, columns, rows = (_integer("region", value) for value in region)
+    left, top, columns, rows = (integer("region", value) for value in region)
     if left < 0 or top < 0 or columns < 1 or rows < 1 or left + columns > width or top + rows > height:
         raise RegionError(f"region {left},{top},{columns},{rows} is not within the picture of {width}×{height}")
 
@@ -434,26 +411,7 @@ def _ways(sections: dict[Tag, bytes]) -> dict[str, str]:
     return ways
 
 
-def _number(name: str, value) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    return value
-
-
-def _integer(name: str, value) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
-    return value
-
-
 def _bytes(data) -> bytes:
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"data must be bytes, not {type(data).__name__}")
     return bytes(data)
-
-
-def _check_execution(device: str, threads: int) -> None:
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f'device must be "auto", "cpu" or "cuda", not {device!r}')
-    if _integer("threads", threads) < 0:
-        raise ValueError(f"threads must be 0 (all) or more, not {threads}")

@@ -26,7 +26,7 @@ from typing import TextIO
 
 import numpy as np
 
-from . import __version__, api, metrics, program
+from . import __version__, api, metrics, program, request
 from .errors import CodecError, ImageError
 from .picture import conversion, files, reading, writing
 from .picture.metadata import Metadata
@@ -96,6 +96,10 @@ def _load_compress(parser: argparse.ArgumentParser) -> Callable:
     how.add_argument("--target-bytes", type=count, metavar="N", help="at most N bytes; 20k is 20 000, 1.5M 1 500 000")
     how.add_argument("--target-bpp", type=positive, metavar="X", help="at most X bits per pixel")
     how.add_argument("--target-psnr", type=positive, metavar="DB", help="at least DB decibels")
+    how.add_argument(
+        "--target-ssimulacra2", type=points, metavar="S",
+        help="at least S points of SSIMULACRA 2: 90 is hardly visible, 70 high, 50 medium; smallest with --tune ssimulacra2",
+    )
     parser.add_argument(
         "-e", "--effort", type=int, choices=range(1, 10), default=3, metavar="1..9",
         help="higher is slower and smaller, for the encoder only (default: 3)",
@@ -127,13 +131,14 @@ def _compress(args: argparse.Namespace, source: str, target: str) -> tuple[bytes
     )
     data = api.compress(
         image,
-        api.DEFAULT_QUALITY if args.quality is None else args.quality,
-        lossless=api.NEVER if args.lossy else args.lossless,
+        request.DEFAULT_QUALITY if args.quality is None else args.quality,
+        lossless=request.NEVER if args.lossy else args.lossless,
         effort=args.effort,
         tune=args.tune,
         target_bytes=args.target_bytes,
         target_bpp=args.target_bpp,
         target_psnr=args.target_psnr,
+        target_ssimulacra2=args.target_ssimulacra2,
         device=args.device,
         threads=args.threads,
         progress=args.progress,
@@ -511,6 +516,12 @@ def quality(text: str) -> float:
 def positive(text: str) -> float:
     if not 0 < (value := float(text)) < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def points(text: str) -> float:
+    if not -math.inf < (value := float(text)) <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not a number up to 100")
     return value
 
 

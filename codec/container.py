@@ -293,6 +293,21 @@ def _inflate(tag: Tag, stream: bytes, length: int) -> bytes:
     return content
 
 
+@dataclass(frozen=True)
+class Envelope:
+    """All of a lossy file but what its colour is coded as."""
+
+    width: int  # pixels
+    height: int  # pixels
+    mode: str
+    sections: dict[Tag, bytes]
+
+    def file(self, model_id: bytes, quality: int, latents: bytes) -> bytes:
+        """quality: hundredths; latents: the section of that name."""
+        header = Header("lossy", model_id, self.width, self.height, self.mode, quality)
+        return pack(header, {Tag.LATENTS: latents, **self.sections})
+
+
 def pack_metadata(tag: Tag, content: bytes) -> bytes:
     """A section of metadata, or of a palette: varint length of the content, raw deflate stream, check value."""
     if len(content) > MAX_METADATA:

@@ -24,6 +24,7 @@ _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _WINDOW = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))  # 11 taps, σ = 1.5 pixels
 _WINDOW /= _WINDOW.sum()
 
+SSIMULACRA2_MIN_SIDE = 8
 MS_SSIM_MIN_SIDE = 161  # four halvings, each rounded up, must leave one window of 11: 161 → 81 → 41 → 21 → 11
 
 

@@ -176,6 +176,11 @@ def test_bytes_like_objects_are_decoded(small):
         ({"target_bpp": float("nan")}, "target_bpp"),
         ({"target_psnr": float("inf")}, "target_psnr"),
         ({"target_psnr": -3.0}, "target_psnr"),
+        ({"target_ssimulacra2": float("nan")}, "target_ssimulacra2 must be a finite number up to 100, not nan"),
+        ({"target_ssimulacra2": float("-inf")}, "target_ssimulacra2"),
+        ({"target_ssimulacra2": 100.1}, "target_ssimulacra2"),
+        ({"target_psnr": 30, "target_ssimulacra2": 70}, "target_psnr and target_ssimulacra2 exclude one another"),
+        ({"target_ssimulacra2": 70, "quality": 50}, "target_ssimulacra2 and quality exclude one another"),
         ({"target_bytes": 1000, "target_bpp": 1.0}, "target_bytes and target_bpp exclude one another"),
         ({"target_bytes": 1000, "quality": 50}, "target_bytes and quality exclude one another"),
         ({"target_psnr": 30, "lossless": True}, "target_psnr and lossless exclude one another"),
@@ -190,6 +195,7 @@ def test_a_wrong_value_of_an_option_is_a_value_error(photo, options, words):
 @pytest.mark.parametrize(
     "options",
     [{"quality": "75"}, {"quality": None}, {"quality": True}, {"effort": 3.0}, {"threads": "1"}, {"target_bytes": 1e3},
+     {"target_ssimulacra2": "70"}, {"target_ssimulacra2": True},
      {"exif": "text"}],
 )  # fmt: skip
 def test_a_wrong_type_of_an_option_is_a_type_error(photo, options):

@@ -78,6 +78,8 @@ def test_options_reach_the_library(folder, monkeypatch, capsys):
     assert seen["target_bytes"] == 2_000_000
     check_run(capsys, "compress", "in.png", "a", "--target-psnr", "33", "--quiet")
     assert (seen["target_psnr"], seen["target_bytes"], seen["lossless"]) == (33.0, None, False)
+    check_run(capsys, "compress", "in.png", "a", "--target-ssimulacra2", "-5.5", "--quiet")
+    assert (seen["target_ssimulacra2"], seen["target_psnr"]) == (-5.5, None)
 
 
 def test_several_inputs_go_to_a_folder_that_is_made(folder, capsys):
@@ -284,6 +286,8 @@ def test_verify_decodes_and_fails_where_decoding_fails(folder, capsys, monkeypat
         ["compress", "in.png", "a", "-q", "75", "--target-bpp", "1"],
         ["compress", "in.png", "a", "--target-psnr", "30", "--target-bytes", "1k"],
         ["compress", "in.png", "a", "--target-psnr", "nan"],
+        ["compress", "in.png", "a", "--target-ssimulacra2", "100.5"],
+        ["compress", "in.png", "a", "--target-ssimulacra2", "70", "-q", "50"],
         ["compress", "in.png", "a", "--target-bpp", "0"],
         ["compress", "in.png", "a", "--target-bytes", "-5"],
         ["compress", "in.png", "a", "--target-bytes", "k"],

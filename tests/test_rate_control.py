@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import codec
 from codec import lossy, rate_control, refine, weights
 from codec.metrics import psnr
+from codec.networks import ssimulacra2
 from codec.networks.execution import execution
-from codec.rate_control import GRID, _Goal, _Search
+from codec.rate_control import GRID, Goal, Search
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
 
@@ -51,6 +53,61 @@ def test_a_psnr_is_a_floor_of_the_decoded_pixels(large, mode, effort):
     assert wanted <= found <= wanted + 0.05
 
 
+def points(reference: np.ndarray, image: np.ndarray) -> float:
+    """SSIMULACRA 2 of H×W (gray) or H×W×C; alpha does not count."""
+    three = [np.stack([x] * 3, 2) if x.ndim == 2 else x[..., :3] for x in (reference, image)]
+    samples = [torch.from_numpy(x.transpose(2, 0, 1)[None] / np.float32(255)) for x in three]
+    return float(ssimulacra2.score(ssimulacra2.inner(*samples)))
+
+
+@pytest.mark.parametrize(
+    "mode, options", [("RGB", {}), ("RGB", {"tune": "ssimulacra2"}), ("L", {"effort": 1}), ("RGBA", {"effort": 2})]
+)
+def test_ssimulacra2_is_a_floor_of_the_decoded_pixels(large, mode, options):
+    image = large.convert(mode)
+    if mode == "RGBA":
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+    for quality in (30, 80):
+        wanted = points(np.asarray(image), decoded(codec.compress(image, quality, **options))) + 0.4
+        found = points(np.asarray(image), decoded(codec.compress(image, target_ssimulacra2=wanted, **options)))
+        assert wanted <= found <= wanted + 0.02 * (100 - wanted)
+
+
+def test_a_floor_of_ssimulacra2_may_be_negative_and_names_the_best_where_it_is_too_high(photo):
+    assert codec.compress(photo, target_ssimulacra2=-500) == codec.compress(photo, 0)
+    words = r"SSIMULACRA 2 of {} cannot be reached: the best is -?[\d.]+ .quality 100"
+    for floor in (99.9, 100):
+        with pytest.raises(codec.TargetError, match=words.format(floor)):
+            codec.compress(photo, target_ssimulacra2=floor, lossless="never")
+
+
+def test_only_equal_pixels_have_100_points():
+    few = np.random.default_rng(0).integers(0, 2, (40, 40, 1), dtype=np.uint8).repeat(3, 2) * 255  # a bit a pixel, exact
+    data = codec.compress(few, target_ssimulacra2=100)
+    assert codec.inspect(data).lossless and np.array_equal(decoded(data), few)
+    with pytest.raises(codec.TargetError):
+        codec.compress(few, target_ssimulacra2=100, lossless="never")
+
+
+@pytest.mark.parametrize("size", [(7, 40), (40, 7), (1, 1)])
+def test_a_picture_too_small_for_ssimulacra2_is_refused(size, photo):
+    with pytest.raises(codec.ImageError, match="undefined below 8 pixels a side, got {}×{}".format(*size)):
+        codec.compress(photo.resize(size), target_ssimulacra2=50)
+    assert codec.decompress(codec.compress(photo.resize((8, 8)), target_ssimulacra2=-100)).size == (8, 8)
+
+
+def test_the_points_of_a_picture_in_parts_are_those_of_the_mean_of_their_inner_sums(large, monkeypatch):
+    image = np.asarray(large)[:200]
+    monkeypatch.setattr(rate_control, "AT_ONCE", 200 * 384 - 1)
+    monkeypatch.setattr(rate_control, "PART", 200)
+    found = decoded(codec.compress(image, target_ssimulacra2=50))
+    halves = [tuple(torch.from_numpy(x[:, place].transpose(2, 0, 1)[None] / np.float32(255)) for x in (image, found))
+              for place in (slice(192), slice(192, 384))]  # fmt: skip
+    inner = sum(float(ssimulacra2.inner(*half)) for half in halves) / 2
+    assert 50 <= ssimulacra2.score(inner) <= 51
+    assert abs(ssimulacra2.score(inner) - points(image, found)) > 0.001
+
+
 def test_what_cannot_be_reached_is_an_error_that_names_the_nearest(photo):
     smallest = len(codec.compress(photo, 0))
     with pytest.raises(codec.TargetError, match=f"10 bytes .*smallest file has {smallest} .quality 0"):
@@ -66,13 +123,14 @@ def test_more_bytes_than_the_best_quality_needs_give_the_best_quality(photo):
     assert codec.compress(photo, target_psnr=1) == codec.compress(photo, 0)
 
 
-def search(goal: _Goal, truth, curve=GRID / 1000) -> _Search:
+def search(goal: Goal, truth, curve=GRID / 1000) -> Search:
     """Drafts are off by a little, and their results must not be used."""
-
-    def attempt(q, draft):
-        return (None, truth(q) + 0.01 * math.sin(9 * q)) if draft else (q, truth(q))
-
-    return _Search(goal, curve, attempt, rate_control.PROBES, rate_control.DRAFTS).run()
+    found = Search(goal, curve, rate_control.PROBES, rate_control.DRAFTS)
+    while (asked := found.ask()) is not None:
+        quality, draft = asked
+        off = 0.01 * math.sin(9 * quality) if draft else 0
+        found.tell(quality, draft, truth(quality) + off, None if draft else quality)
+    return found
 
 
 @pytest.mark.parametrize("ceiling", [True, False])
@@ -81,7 +139,7 @@ def search(goal: _Goal, truth, curve=GRID / 1000) -> _Search:
     "truth", [lambda q: q / 1000, lambda q: q / 900 - 0.5, lambda q: 8 * math.sqrt(q / 6400) + 0.01 * math.sin(q)]
 )
 def test_the_search_needs_few_attempts_and_never_ends_on_the_wrong_side(ceiling, value, truth):
-    goal = _Goal(value, 0.01, 0.04, ceiling=ceiling)
+    goal = Goal(value, 0.01, 0.04, ceiling=ceiling)
     found = search(goal, truth)
     assert found.best is not None and goal.close(truth(found.best)) and len(found.known) + len(found.drafts) <= 8
 
@@ -89,7 +147,7 @@ def test_the_search_needs_few_attempts_and_never_ends_on_the_wrong_side(ceiling,
 def test_a_staircase_still_ends_on_the_right_side():
     """Values that jump over the range that would be accepted."""
     for ceiling in (True, False):
-        found = search(_Goal(4.5, 0.01, 0.02, ceiling=ceiling), lambda q: float(q // 1000))
+        found = search(Goal(4.5, 0.01, 0.02, ceiling=ceiling), lambda q: float(q // 1000))
         assert found.best // 1000 == (4 if ceiling else 5) and len(found.known) <= 11
 
 
@@ -100,25 +158,24 @@ def test_a_plateau_with_ripples_is_crossed():
         return 5 + 0.015 * math.sin(q / 20) if abs(q - 5000) < 200 else (q - math.copysign(200, q - 5000)) / 1000
 
     for ceiling, value in ((True, 4.97), (False, 5.03)):
-        found = search(_Goal(value, 0.01, 0.04, ceiling=ceiling), truth, curve=(GRID - (200 if ceiling else -200)) / 1000)
+        found = search(Goal(value, 0.01, 0.04, ceiling=ceiling), truth, curve=(GRID - (200 if ceiling else -200)) / 1000)
         assert found.best is not None and abs(truth(found.best) - value) <= 0.15  # not the end of the scale
 
 
 def test_a_high_effort_makes_no_drafts(photo, monkeypatch):
     """They would cost as much as what is kept."""
-    made = []
-    attempt = _Search.run
+    searches = []
 
-    def run(self):
-        found = attempt(self)
-        made.append((len(found.drafts), len(found.known)))
-        return found
+    class Recorded(Search):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            searches.append(self)
 
-    monkeypatch.setattr(_Search, "run", run)
+    monkeypatch.setattr(rate_control, "Search", Recorded)
     monkeypatch.setitem(refine.PLANS, 5, dataclasses.replace(refine.PLANS[5], iterations=2))
     codec.compress(photo, target_bytes=900, effort=5)
-    (first, second), (none, few) = made
-    assert first >= 1 and none == 0 and 1 <= few <= 5
+    first, second = searches
+    assert first.drafts and not second.drafts and 1 <= len(second.known) <= 5
 
 
 def test_drafts_and_samples_are_rough_but_right(photo):
@@ -177,13 +234,13 @@ def test_the_model_that_the_environment_names_serves_every_tune(folder, photo, m
 
 
 def test_the_end_of_the_scale_is_the_nearest_where_nothing_reaches():
-    found = search(_Goal(-5.0, 0.01, 0.02, ceiling=True), lambda q: q / 1000)
+    found = search(Goal(-5.0, 0.01, 0.02, ceiling=True), lambda q: q / 1000)
     assert found.best is None and found.nearest == (0, 0.0)
-    found = search(_Goal(15.0, 0.01, 0.02, ceiling=False), lambda q: q / 1000)
+    found = search(Goal(15.0, 0.01, 0.02, ceiling=False), lambda q: q / 1000)
     assert found.best is None and found.nearest == (10000, 10.0)
 
 
-@pytest.mark.parametrize("target", [{"target_bytes": 6000}, {"target_psnr": 27.0}])
+@pytest.mark.parametrize("target", [{"target_bytes": 6000}, {"target_psnr": 27.0}, {"target_ssimulacra2": 20}])
 def test_targets_of_pictures_that_are_coded_block_by_block(target, monkeypatch):
     with Image.open(Path(__file__).parent / "data" / "kodim23.png") as image:
         picture = image.convert("RGB").crop((100, 100, 400, 300))
@@ -195,5 +252,7 @@ def test_targets_of_pictures_that_are_coded_block_by_block(target, monkeypatch):
     data = codec.compress(picture, **target)
     if "target_bytes" in target:
         assert 0.97 * 6000 <= len(data) <= 6000
+    elif "target_ssimulacra2" in target:
+        assert 20 <= points(np.asarray(picture), decoded(data)) <= 22
     else:
         assert 27.0 <= psnr(np.asarray(codec.decompress(data)), np.asarray(picture)) <= 27.1
