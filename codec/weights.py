@@ -162,7 +162,7 @@ def _load(path: Path, sha256: bytes, device: str) -> LossyModel:
 
 @apart()
 def assemble(frozen: Frozen, device: str = "cpu") -> LossyModel:
-    """The same without a file. ValueError where sums of an exact network would not be."""
+    """A frozen model, ready to run: what `load` gives of its file. ValueError where sums of an exact network would not be."""
     return _assemble(frozen.tensors, frozen.metadata, frozen.model_id, device)
 
 
@@ -187,9 +187,7 @@ def _require_layout(metadata: dict[str, str], layout: str) -> None:
         raise UnsupportedError(f"model layout {metadata.get('layout')!r}, this version reads {layout!r}")
 
 
-def _assemble(
-    tensors: dict[str, torch.Tensor], metadata: dict[str, str], model_id: bytes, device: str
-) -> LossyModel:
+def _assemble(tensors: dict[str, torch.Tensor], metadata: dict[str, str], model_id: bytes, device: str) -> LossyModel:
     _require_layout(metadata, LAYOUT)
     config = LossyConfig.from_dict(json.loads(metadata["config"]))
     if config.trellis_step and config.trellis_states not in POLYNOMIALS:
@@ -271,7 +269,7 @@ def _load_lossless(path: Path, sha256: bytes) -> LosslessModel:
 
 @apart()
 def assemble_lossless(frozen: Frozen) -> LosslessModel:
-    """The same without a file. ValueError where sums would not be exact."""
+    """A frozen lossless model, ready to run: what `load_lossless` gives of its file. ValueError as for `assemble`."""
     return _assemble_lossless(frozen.tensors, frozen.metadata, frozen.model_id)
 
 
