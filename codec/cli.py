@@ -27,7 +27,7 @@ from typing import TextIO
 import numpy as np
 
 from . import __version__, api, metrics, program, request
-from .errors import CodecError, ImageError
+from .errors import CodecError
 from .picture import conversion, files, reading, writing
 from .picture.metadata import Metadata
 from .picture.picture import remark_metadata
@@ -219,7 +219,8 @@ def _inspect(args: argparse.Namespace) -> int:
         print(f"{name}: {info.width}×{info.height} {info.mode}, {how}, {model}")
         print(f"  {_grouped(info.bytes)} B  {info.bpp:.3f} bpp  ({_parts(info)})")
 
-    return int(any([not _reported(args, name, lambda: show(name)) for name in args.files]))
+    shown = [_reported(args, name, functools.partial(show, name)) for name in args.files]  # of all files, whatever becomes of one
+    return int(not all(shown))
 
 
 def _parts(info: api.Info) -> str:

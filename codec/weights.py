@@ -1,8 +1,9 @@
 """Model files: safetensors with a configuration, found by hash (floor 2).
 
-A model file holds float16 and float32 network weights (`net.*`), the integer networks of scales (`scale.*`) and, if it has them, of hyper-context (`hyper.*`),
-integer probability tables (`table.*`) and, if it has one, the basis of post-filters; its metadata hold the configuration and how it was trained, both as JSON.
-A compressed file names its model by the first four bytes of the SHA-256 of the model file.
+A model file holds float16 and float32 network weights (`net.*`), the integer networks of scales (`scale.*`) and, if it has
+them, of hyper-context (`hyper.*`), integer probability tables (`table.*`) and, if it has one, the basis of post-filters;
+its metadata hold the configuration and how it was trained, both as JSON. A compressed file names its model by the first
+four bytes of the SHA-256 of the model file.
 
 Models are looked for among the packaged ones and, before them, in the folder that the environment variable
 CODEC_MODELS names (every *.safetensors in it), where names and hashes are looked up first.
