@@ -14,10 +14,10 @@ import os
 import sys
 from collections.abc import Callable
 
-# How long OpenMP's threads (of GNU's library, which torch brings on Linux) wait in a loop before they sleep: some tens of
+# How long OpenMP's threads (of GNU's library, which torch brings on Linux) wait in a loop before they sleep: some 12
 # microseconds, as pauses between two layers take. Its own 300 000 are milliseconds, which on a machine with other work
 # are taken from the thread that is waited for.
-SPIN = "2000"
+SPIN = "1000"
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")  # by any of which somebody may have chosen
 
 
