@@ -70,7 +70,7 @@ def test_ssimulacra2_is_a_floor_of_the_decoded_pixels(large, mode, options):
     for quality in (30, 80):
         wanted = points(np.asarray(image), decoded(codec.compress(image, quality, **options))) + 0.4
         found = points(np.asarray(image), decoded(codec.compress(image, target_ssimulacra2=wanted, **options)))
-        assert wanted <= found <= wanted + 0.02 * (100 - wanted)
+        assert wanted <= found <= wanted + 0.03 * (100 - wanted)
 
 
 def test_a_floor_of_ssimulacra2_may_be_negative_and_names_the_best_where_it_is_too_high(photo):
