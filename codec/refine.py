@@ -1,23 +1,9 @@
 """Per-image inference: better symbols for this one picture than one amortised pass finds (floor 4, above lossy.py).
 
-What is minimised is J = R + λD: R the code length of the symbols in bits, D the squared error of the picture in 8-bit
-levels (mean over the channels, summed over the pixels), λ the model's own trade-off at the quality, times SLOPES. The
-decoder, the file format and the decoder's time do not change. docs/EFFORT.md says what each level does and brings.
-Tuned for MS-SSIM or SSIMULACRA 2, D is another quadratic form of the error (`distortion.py`), in a unit that makes it the squared error of what is
-looked at first: qualities keep their meaning, roughly.
-
-Rate–distortion optimised quantisation. A latent at offset e from its mean costs, as symbol k,
-    β·bits(k) + h (e - o(k))²,
-with bits(k) from the coder's own tables, o(k) what k stands for (`quantiser.py`), and h half the curvature of λD: guessed
-from the inverse gains, or measured by sending random signs backwards through the synthesis (Hutchinson 1990). Rounding
-minimises the second term alone.
-
-Iterated inference. That cost assumes that the offset's target y is best for the picture, which the amortised y is not: it
-knows nothing of what rounding did to the latents around. An iteration corrects the target:
-    y ← y + a clip(ŷ - g / 2h - y),
-with ŷ the latents as decoded now and g the derivative of λD with respect to ŷ, through the synthesis. With a = 1 and
-without interaction the next quantisation minimises J exactly in each symbol: unlike straight-through estimates and
-stochastic annealing (Yang, Bamler and Mandt 2020) it is a Newton step and needs few iterations.
+What is minimised, how a symbol is chosen and how a target moves is stated in `step.py`; here it is done to a picture: which passes, the
+derivatives, window by window, and the curvature, smoothed. The decoder, the file format and the decoder's time do not change.
+docs/EFFORT.md says what each level does and brings. Tuned for MS-SSIM or SSIMULACRA 2, D is another quadratic form of the error
+(`distortion.py`), in a unit that makes it the squared error of what is looked at first: qualities keep their meaning, roughly.
 """
 
 from __future__ import annotations
@@ -27,15 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import postfilter
+from . import postfilter, step
 from .container import QUALITY_MAX
 from .distortion import Distortion
-from .entropy.coder import code_lengths
 from .lossy import Choice, Encoder, Latents, fit_filter, position, transform_precision
 from .metrics import MS_SSIM, PSNR, SSIMULACRA2
 from .networks.transforms import RESPONSE
@@ -44,7 +28,6 @@ from .quantiser import REACH
 from .tiles import STRIDE, Tile, whole
 
 CHEAP = 1  # the highest effort that is one amortised pass: what a search can pay at every probe
-RATE_WEIGHT = 0.5  # β of that pass
 
 
 @dataclass(frozen=True)
@@ -73,11 +56,7 @@ PLANS = {
 UNCHECKED = 3  # after so many iterations at most nobody looks whether J has fallen: it practically always has
 # Weight of what derivatives show around a latent, against its channel's mean, in the logarithm; more, where the picture decides it.
 NEARBY = {PSNR: 0.3, MS_SSIM: 0.6, SSIMULACRA2: 0.6}
-STIFFNESS = 1.3  # h over what derivatives show: others change with a symbol
-REGION = 0.8  # largest move of a target before it is scaled by a: the quadratic model holds nearby only
-# λ here over that of the training objective, at quality 0 and 100. More than the amortised codec itself pays in bits for
-# less error (0.8 to 1.05 along its curve): chosen on validation photographs.
-SLOPES = (1.7, 1.2)
+EVERYWHERE = 8  # undecided latents that all of a channel count as, in the mean of its squares
 PERIOD = 1024  # pixels after which random signs repeat themselves
 WINDOW = 768  # pixels a side of what derivatives are taken of at once, to bound the memory; a multiple of HYPER_STRIDE
 MARGIN = 64  # and what they see around: less than networks reach, for derivatives there are small and only choices depend on them
@@ -102,7 +81,7 @@ def refine(
     # Where it is only looked at and never written, its means may be a little off; with three looks no trellis is needed either.
     rough = transform_precision(encoder.model.device) if unchecked else contextlib.nullcontext()
     with rough:
-        choice = problem.choice(RATE_WEIGHT, uniform=unchecked and plan.iterations == UNCHECKED)
+        choice = problem.choice(step.RATE_WEIGHT, uniform=unchecked and plan.iterations == UNCHECKED)
         amortised = latents = encoder.quantise(y, quality, z=problem.z, choice=choice)
     if plan is None:
         return amortised
@@ -111,9 +90,9 @@ def refine(
         look = _look(encoder, latents, windows, 0 if number else plan.probes)
         if number == 0:
             problem = problem.measured(y, amortised, look, unit or look.unit)
-        move = problem.newton(latents.decoded, target, look.gradient)
-        step, rate_weight = plan.at(number)
-        target = move.mul_(step).add_(target)
+        move = step.move(latents.decoded, target, look.gradient, problem.error_weight, problem.curvature)
+        share, rate_weight = plan.at(number)
+        target = step.moved(target, move, share)
         latents = encoder.quantise(target, quality, z=problem.z, choice=problem.choice(rate_weight))
         if look.normal:  # of the picture before, whose errors are alike: it is there already
             latents = replace(latents, filter=fit_filter(encoder.model, look.normal, quality), normal=look.normal)
@@ -130,7 +109,7 @@ def unit_of(encoder: Encoder, quality: int, tune: str) -> float:
         return 1.0
     y = encoder.analyse(quality)
     problem = _Problem.of(encoder, y, quality)
-    latents = encoder.quantise(y, quality, z=problem.z, choice=problem.choice(RATE_WEIGHT, uniform=True))
+    latents = encoder.quantise(y, quality, z=problem.z, choice=problem.choice(step.RATE_WEIGHT, uniform=True))
     return _look(encoder, latents, _windows(encoder, tune), 1).unit
 
 
@@ -151,27 +130,23 @@ class _Problem:
     def of(cls, encoder: Encoder, y: Tensor, quality: int, tune: str = PSNR) -> _Problem:
         """With the curvature that the inverse gains suggest."""
         model, z = encoder.model, encoder.infer_hyper(y)
-        symbols = np.arange(-REACH, REACH + 1, dtype=np.int32)
-        lengths = np.stack([code_lengths(symbols, table) for table in model.latent_tables]).astype(np.float32)
+        lengths = torch.from_numpy(step.code_lengths(model.latent_tables, REACH)).to(y.device)
         levels = encoder.levels(z, quality, tuple(y.shape[1:]))
         inverse_gain = encoder.network.log_inverse_gain(position(model, quality)).exp()
-        weight = _error_weight(encoder, quality)
-        curvature = weight * RESPONSE[model.config.transform] * inverse_gain.square()
-        return cls(encoder, quality, z, levels, torch.from_numpy(lengths).to(y.device), curvature, tune, weight)
+        trade_off = encoder.network.trade_off(float(position(model, quality)))
+        weight = step.error_weight(step.slope(quality, QUALITY_MAX) * trade_off)
+        curvature = step.guessed_curvature(weight, RESPONSE[model.config.transform], inverse_gain)
+        return cls(encoder, quality, z, levels, lengths, curvature, tune, weight)
 
     def measured(self, y: Tensor, amortised: Latents, look: _Look, unit: float) -> _Problem:
         """With the curvature that a look at the amortised latents of y has found, and D in a unit."""
         weight = self.error_weight * unit
-        return replace(self, curvature=weight * STIFFNESS * _curvature(y, amortised, look.squares, NEARBY[self.tune]), error_weight=weight)
+        squares = _smoothed(look.squares, step.undecided(y, amortised.decoded), NEARBY[self.tune])
+        return replace(self, curvature=step.curvature(weight, squares), error_weight=weight)
 
     def choice(self, rate_weight: float, *, uniform: bool = False) -> Choice:
         """For `Encoder.quantise`: the least β·bits(k) + h (offset - o(k))². uniform: as if no symbol were on a trellis."""
         return self.encoder.choice(self.levels, self.curvature, rate_weight * self.lengths, uniform=uniform)
-
-    def newton(self, decoded: Tensor, target: Tensor, gradient: Tensor) -> Tensor:
-        """The whole move of a target, as far as the quadratic model holds; gradient: of the distortion, written over."""
-        gradient.mul_(self.error_weight).div_(2 * self.curvature)
-        return torch.sub(decoded, gradient, out=gradient).sub_(target).clamp_(-REGION, REGION)
 
     def cost(self, latents: Latents) -> float:
         """J in earnest: bits of the coder, pixels of the decoder."""
@@ -261,16 +236,11 @@ def _pattern(number: int, scale: int) -> Tensor:
     return pattern.mul_(2).sub_(1)
 
 
-def _curvature(y: Tensor, latents: Latents, squares: Tensor, nearby_weight: float) -> Tensor:
-    """Squared changes by latent, smoothed: 1×M×h×w. Latents that are nearly undecided count: of the others a choice changes nothing."""
-    undecided = (y - latents.decoded).abs() > 0.25
-    # The mean of a channel, where it has undecided latents; everywhere counts as 8 of them.
-    everywhere = squares.mean((2, 3), keepdim=True).clamp_min(1e-12)
-    count = undecided.sum((2, 3), keepdim=True)
-    total = (undecided * squares).sum((2, 3), keepdim=True)
-    by_channel = (total + 8 * everywhere) / (count + 8)
+def _smoothed(squares: Tensor, undecided: Tensor, nearby_weight: float) -> Tensor:
+    """Squared changes by latent, smoothed: 1×M×h×w. Their level is that of the undecided ones."""
+    by_channel, total = step.by_channel(squares, undecided, EVERYWHERE)
     # Around a latent there are few samples: a geometric mean of theirs and the channel's, at the same size.
-    nearby = F.avg_pool2d(squares, 5, 1, 2, count_include_pad=False).clamp_min_(1e-12)
+    nearby = F.avg_pool2d(squares, 5, 1, 2, count_include_pad=False).clamp_min_(step.LEAST)
     found = nearby.log_().mul_(nearby_weight).add_(by_channel.log(), alpha=1 - nearby_weight).exp_()
     return found.mul_(total.sum() / (undecided * found).sum().clamp_min(1e-12))
 
@@ -298,9 +268,3 @@ def _at(tile: Tile) -> tuple:
 def _synthesise(encoder: Encoder, decoded: Tensor, quality: int) -> Tensor:
     with transform_precision(encoder.model.device):
         return encoder.network.synthesise(decoded, position(encoder.model, quality))
-
-
-def _error_weight(encoder: Encoder, quality: int) -> float:
-    """Of a squared error of samples in [0, 1] in J: λ·255²/3."""
-    slope = SLOPES[0] + (SLOPES[1] - SLOPES[0]) * quality / QUALITY_MAX
-    return slope * encoder.network.trade_off(float(position(encoder.model, quality))) * 255**2 / 3

@@ -12,7 +12,7 @@ FLOORS = [  # each line may import from the lines above it
     {"networks", "postfilter", "request"},
     {"tables", "distortion"},
     {"weights"},
-    {"freeze", "walk", "adaptation", "quantiser", "hyperlatents"},
+    {"freeze", "walk", "adaptation", "quantiser", "hyperlatents", "step"},
     {"lossy", "lossless"},
     {"refine"},
     {"rate_control"},
@@ -22,7 +22,7 @@ FLOORS = [  # each line may import from the lines above it
     {"cli"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-WITHOUT_TORCH = {"errors", "picture", "tiles", "metrics", "container", "planes", "entropy", "request", "api", "program", "cli"}
+WITHOUT_TORCH = {"errors", "picture", "tiles", "metrics", "container", "planes", "entropy", "request", "step", "api", "program", "cli"}
 WITHOUT_TORCH |= {"pillow_plugin", "numcodecs_plugin"}
 FACADE = ("__init__", "__main__")  # the package itself: api and errors; __main__: cli
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import codec
-from codec import cli, lossy, refine, weights
+from codec import cli, lossy, refine, step, weights
 from codec.freeze import freeze
 from codec.networks.config import LossyConfig
 from codec.networks.model import LossyVAE
@@ -67,7 +67,7 @@ def test_the_cost_is_that_of_the_real_file(pixels):
         data, width=pixels.shape[1], height=pixels.shape[0], quality=4000, model_id=model.model_id, device="cpu"
     )
     error = np.square(decoded.astype(float) - pixels).sum() / 3
-    trade_off = refine._error_weight(encoder, 4000) * 3 / 255**2
+    trade_off = problem.error_weight * 3 / 255**2
     assert cost == pytest.approx(8 * len(data) + trade_off * error, rel=0.02)
 
 
@@ -119,13 +119,13 @@ def test_a_long_search_draws_a_bar_on_a_terminal_only(pixels, tmp_path, monkeypa
 def test_an_interrupted_search_leaves_nothing_half_written(pixels, tmp_path, monkeypatch):
     Image.fromarray(pixels).save(tmp_path / "in.png")
     (tmp_path / "out.lic").write_bytes(b"old")
-    newton = refine._Problem.newton
+    move = step.move
 
     def interrupted(*arguments):
         os.kill(os.getpid(), signal.SIGINT)
-        return newton(*arguments)
+        return move(*arguments)
 
-    monkeypatch.setattr(refine._Problem, "newton", interrupted)
+    monkeypatch.setattr(step, "move", interrupted)
     with pytest.raises(SystemExit) as ended:
         cli.main(["compress", str(tmp_path / "in.png"), str(tmp_path / "out.lic"), "-e", "9"])
     assert ended.value.code == 130

@@ -1,6 +1,6 @@
 """The objective of the last phase of all weights: R + λD of what the encoder writes.
 
-Symbols are chosen as `refine.py` chooses them at effort 2, with one look at the quantised picture; bits are those of the symbols, the error is
+Symbols are chosen as at effort 2 (`step.py`, `refine.PLANS`), with one look at the quantised picture; bits are those of the symbols, the error is
 that of the picture. A symbol has no derivative. Two estimates stand for it:
 
 Off the trellis, where nearly all symbols are zero, a small move of y or of its mean matters where it takes a symbol over a threshold. So
@@ -19,12 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .. import refine
-from ..entropy.coder import code_lengths
+from .. import refine, step
 from ..entropy.distributions import Table
 from ..networks.config import LossyConfig
 from ..networks.exact import round_through
@@ -44,6 +42,7 @@ ROUNDS = 3  # of tables, symbols chosen with them, and tables of these
 BINS, BIN = 96, 1 / 8  # of distances from the mean; beyond them bits are those under uniform noise, and what is decoded follows the target
 ENOUGH = 500  # latents in a bin, for a slope there to count as much as that of uniform noise
 MEASURED_EVERY = 8  # steps between two measurements of the curvature
+EVERYWHERE = 2  # undecided latents that all of a channel count as, in the mean of its squares
 
 
 class WrittenRateDistortion:
@@ -83,7 +82,7 @@ class WrittenRateDistortion:
 
     def __call__(self, model: LossyVAE, x: Tensor, t: Tensor) -> dict[str, Tensor]:
         prior, pixels = model.prior, x.shape[2] * x.shape[3]
-        step, rate_weight = refine.PLANS[2].at(0)
+        share, rate_weight = refine.PLANS[2].at(0)
         self.lengths, self.slopes, self._response = (part.to(x.device) for part in (self.lengths, self.slopes, self._response))
         y = model.analyse(x, t)
         z = prior.infer(y)
@@ -94,8 +93,8 @@ class WrittenRateDistortion:
         weight = trade_off**WEIGHT_EXPONENT
         features, unit = prior.features(z_hat, t), model.unit(t)
         inverse_gain = model.log_inverse_gain(t).exp().detach()
-        slopes = refine.SLOPES[0] + (refine.SLOPES[1] - refine.SLOPES[0]) * t / (self.config.rate_points - 1)
-        error_weight = _spread(trade_off * 255**2 / 3)  # of a squared error of samples in [0, 1]
+        error_weight = _spread(step.error_weight(trade_off))
+        search_weight = error_weight * _spread(step.slope(t, self.config.rate_points - 1))
         picture = torch.arange(len(x), device=x.device)[:, None, None, None].expand(levels.shape)  # each has its own paths
 
         def visit(rate_weight: float, target: Tensor, curvature: Tensor):
@@ -105,15 +104,15 @@ class WrittenRateDistortion:
             )
 
         with torch.no_grad():
-            squares = self._squares(t) * inverse_gain.square()
-            first = visit(refine.RATE_WEIGHT, y, error_weight * _spread(slopes) * squares)
+            # Curvatures here are of a weight of 1, and weighed where a symbol is chosen.
+            first = visit(step.RATE_WEIGHT, y, search_weight * step.guessed_curvature(1, self._squares(t), inverse_gain))
             decoded, _ = walk_latents(prior, features, unit, lambda take, mean: first(take, mean)[1] + mean)
-        slope = self._look(model, x, decoded, t, y, inverse_gain)
+        gradient = self._look(model, x, decoded, t, y, inverse_gain)
         with torch.no_grad():
-            squares = refine.STIFFNESS * self._squares(t) * inverse_gain.square()
-            move = (decoded - slope / (2 * squares) - y).clamp_(-refine.REGION, refine.REGION).mul_(step)
-        target = y + move
-        curvature = error_weight * _spread(slopes) * squares
+            stiff = step.curvature(1, self._squares(t)) * inverse_gain.square()
+            move = step.move(decoded, y, gradient, 1, stiff)
+        target = step.moved(y, move, share)
+        curvature = search_weight * stiff
         second = visit(rate_weight, target, curvature)
         bit = _spread(weight / pixels / len(x))  # what the mean loss makes of one
         half = error_weight * inverse_gain.square()
@@ -167,19 +166,18 @@ class WrittenRateDistortion:
             if self._calls % MEASURED_EVERY == 0:
                 signs = torch.randint(0, 2, shown.shape, device=x.device, dtype=shown.dtype) * 2 - 1
                 (found,) = torch.autograd.grad(shown, at, signs, retain_graph=True)
-                self._measure(found.square(), (y - decoded).abs() > 0.25, inverse_gain, t)
-            (slope,) = torch.autograd.grad((shown - x).square().sum(), at)
+                self._measure(found.square(), step.undecided(y, decoded), inverse_gain, t)
+            (gradient,) = torch.autograd.grad((shown - x).square().sum(), at)
         for parameter in trained:
             parameter.requires_grad_(True)
         self._calls += 1
-        return slope
+        return gradient
 
     @torch.no_grad()
     def _measure(self, squares: Tensor, undecided: Tensor, inverse_gain: Tensor, t: Tensor) -> None:
-        """As `refine._curvature` does, by channel; a moving average over what both rate points around a picture have had."""
-        active = undecided.float()
-        squares = ((active * squares).sum((2, 3)) + 2 * squares.mean((2, 3))) / (active.sum((2, 3)) + 2)
-        found = (squares / inverse_gain[:, :, 0, 0].square()).clamp(1, 60).log()
+        """Of a channel, for the pictures of a batch one by one; a moving average over what both rate points around a picture have had."""
+        mean, _ = step.by_channel(squares, undecided, EVERYWHERE)
+        found = (mean / inverse_gain.square()).clamp(1, 60).log()[:, :, 0, 0]
         for value, place in zip(found, t.tolist(), strict=True):
             low = min(int(place), self.config.rate_points - 2)
             for point, share in ((low, low + 1 - place), (low + 1, place - low)):
@@ -208,7 +206,7 @@ class _Estimate:
         inwards = torch.where(size > 0, inwards.abs(), torch.full_like(inwards, 9.0))
         window = (torch.minimum(out.abs(), inwards) < WINDOW / 2) / WINDOW
         outwards = torch.where(offset < 0, -1.0, 1.0) * self.bit
-        step = torch.where(out.abs() < inwards, further + h, nearer - h) * outwards
+        jump = torch.where(out.abs() < inwards, further + h, nearer - h) * outwards
         place = offset.abs() / BIN
         slope, follows, spread = self.curves[:, levels.long() * BINS + place.clamp_max(BINS - 1).long()]
         beyond = place >= BINS
@@ -222,9 +220,9 @@ class _Estimate:
         whole = (here - bits(torch.zeros_like(size))) / offset.abs().clamp_min(1) * outwards
         return (
             torch.where(off, torch.where(outlier, one, window), follows),
-            torch.where(off, torch.where(outlier, whole, step * window), rate),
+            torch.where(off, torch.where(outlier, whole, jump * window), rate),
             torch.where(off, 1 - window, 1 - follows),
-            torch.where(off, -step * window, -rate),
+            torch.where(off, -jump * window, -rate),
         )
 
 
@@ -273,8 +271,7 @@ def _first(config: LossyConfig) -> int:
 
 def _lengths(tables: list[Table]) -> Tensor:
     """Code lengths of symbols -REACH..REACH: levels×symbols."""
-    symbols = np.arange(-REACH, REACH + 1, dtype=np.int32)
-    return torch.from_numpy(np.stack([code_lengths(symbols, table) for table in tables]).astype(np.float32))
+    return torch.from_numpy(step.code_lengths(tables, REACH))
 
 
 def _slopes(gaussian: Tensor, lengths: Tensor, first: int) -> Tensor:
