@@ -39,7 +39,7 @@ def choose(
     level, curvature = levels.reshape(-1), curvature.expand(shape).reshape(-1)
     symbols = flat.round().clamp_(-SYMBOL_MAX, SYMBOL_MAX)
     if lengths is not None:
-        places = ((symbols != 0) & (level < _first(config))).nonzero()[:, 0]  # most are zero
+        places = ((symbols != 0) & (level < first_level(config))).nonzero()[:, 0]  # most are zero
         near, exact, weight = symbols[places], flat[places], curvature[places]
         row = level[places].long() * (2 * REACH + 1) + REACH
         flat_lengths = lengths.view(-1)
@@ -48,7 +48,7 @@ def choose(
         symbols[places] = torch.where(nothing <= cost, torch.zeros_like(near), coded)
     values = symbols.clone()
     if config.trellis_step:
-        places = (level >= _first(config)).nonzero()[:, 0]
+        places = (level >= first_level(config)).nonzero()[:, 0]
         counts = [len(places)]
         if tile is not None:
             owner = tile.movedim(-3, -1).reshape(-1)[places]
@@ -71,14 +71,14 @@ def offsets(symbols: np.ndarray, levels: np.ndarray, config: LossyConfig) -> np.
     return values
 
 
-def _first(config: LossyConfig) -> int:
+def first_level(config: LossyConfig) -> int:
     """The lowest scale level that goes along the trellis."""
     return config.trellis_level if config.trellis_step else SCALE_LEVELS
 
 
 def _trellis_places(levels: np.ndarray, config: LossyConfig) -> Iterator[np.ndarray]:
     """For each step: which latents of a tile, flat, are on its trellis, in order."""
-    likely = levels.reshape(-1) >= _first(config)
+    likely = levels.reshape(-1) >= first_level(config)
     for order in _orders(config.context_steps, levels.shape):
         yield order[likely[order]]
 

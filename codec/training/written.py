@@ -29,7 +29,7 @@ from ..networks.exact import round_through
 from ..networks.model import LossyVAE
 from ..networks.priors import SCALE_LEVELS, gaussian_bits, put, step_places
 from ..networks.transforms import RESPONSE
-from ..quantiser import REACH, choose
+from ..quantiser import REACH, choose, first_level
 from ..tables import COUNTED, latent_tables
 from ..walk import Take, walk_latents
 from .objective import WEIGHT_EXPONENT, uniform_noise
@@ -63,7 +63,7 @@ class WrittenRateDistortion:
 
     def _choose_with(self, tables: list[Table]) -> None:
         self.lengths = _lengths(tables)
-        self.slopes = _slopes(_lengths(latent_tables(self.config)), self.lengths, _first(self.config))
+        self.slopes = _slopes(_lengths(latent_tables(self.config)), self.lengths, first_level(self.config))
 
     @torch.no_grad()
     def calibrate(self, model: LossyVAE, batches: list[tuple[Tensor, Tensor]], total: Callable[[Tensor], None] = lambda counts: None) -> None:
@@ -188,7 +188,7 @@ class _Estimate:
     """What `_Quantise` needs beside tensors of a step."""
 
     def __init__(self, objective: WrittenRateDistortion, rate_weight: float, bit: Tensor):
-        self.lengths, self.first, self.curves = objective.lengths, _first(objective.config), objective.curves.to(bit.device)
+        self.lengths, self.first, self.curves = objective.lengths, first_level(objective.config), objective.curves.to(bit.device)
         self.rate_weight, self.bit = rate_weight, bit[..., None]
 
     def derivatives(self, offset, symbols, levels, index, curvature, h) -> tuple[Tensor, ...]:
@@ -262,11 +262,6 @@ class _Quantise(torch.autograd.Function):
 def _spread(values: Tensor) -> Tensor:
     """B -> B×1×1×1."""
     return values[:, None, None, None]
-
-
-def _first(config: LossyConfig) -> int:
-    """The lowest level on the trellis."""
-    return config.trellis_level if config.trellis_step else SCALE_LEVELS
 
 
 def _lengths(tables: list[Table]) -> Tensor:
